@@ -1,0 +1,89 @@
+# ringfs: GNU make, no configure. `make deps` installs what is needed.
+# User's CFLAGS, CPPFLAGS, LDFLAGS are added to ours. SAN=address,undefined
+# builds with sanitizers, into a folder of its own; O= names another.
+prefix ?= /usr/local
+bindir ?= $(prefix)/bin
+sbindir ?= $(prefix)/sbin
+mandir ?= $(prefix)/share/man
+SAN    =
+O      = build$(if $(SAN),/san)
+VERSION = 0.1.0
+PKGS   = fuse3 libuv libxxhash libsodium lmdb jansson
+WARN   = -Wall -Wextra -Wpedantic -Wshadow -Wvla -Wstrict-prototypes \
+	 -Wmissing-prototypes -Wwrite-strings -Werror
+CFLAGS ?= -O2 -g
+XCFLAGS = -std=c11 $(WARN) -I. -D_GNU_SOURCE -DFUSE_USE_VERSION=314 \
+	  -DVERSION='"$(VERSION)"' -isystem /usr/include/uthash \
+	  $(shell pkg-config --cflags $(PKGS) 2>/dev/null) \
+	  $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
+LINK   = $(CC) $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
+LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lraft -linih -lpthread
+SRC    = $(wildcard fs/*.c ring/*.c gossip/*.c)
+OBJ    = $(SRC:%.c=$O/%.o)
+LIB    = $(filter-out $O/fs/main.o,$(OBJ))
+UNIT   = $(patsubst %.c,$O/%,$(wildcard tests/unit/*_test.c))
+TOOL   = $(patsubst %.c,$O/%,$(wildcard tests/tools/*.c))
+BENCH  = $(patsubst %.c,$O/%,$(wildcard tests/bench/*.c))
+FUZZ   = $(patsubst %.c,$O/%,$(wildcard tests/fuzz/*_fuzz.c))
+MAN    = $(wildcard man/*.[1-8])
+
+all: $O/ringfs
+
+deps:
+	@.ci/deps
+
+$O/ringfs: $(OBJ)
+	$(LINK) -o $@ $^ $(LIBS)
+# Tools and benchmarks stand alone; unit tests and fuzz targets link the parts.
+$(TOOL) $(BENCH): %: %.o
+	$(LINK) -o $@ $^ $(LIBS)
+$(UNIT): %: %.o $(LIB)
+	$(LINK) -o $@ $^ $(LIBS)
+$(FUZZ): %: %.o $(LIB)
+	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$O/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(XCFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+.PRECIOUS: $O/%.o
+-include $(OBJ:.o=.d) $(UNIT:=.d) $(TOOL:=.d) $(BENCH:=.d) $(FUZZ:=.d)
+
+unit: $(UNIT)
+tools: $(TOOL)
+benches: $(BENCH)
+fuzzers: $(FUZZ)
+
+# The whole proof; ends with one line "N passed, N failed".
+check:
+	@.ci/deps test
+	@tests/run.bash
+lint:
+	@tests/lint.bash
+layers:
+	@tests/layers.bash
+# SECONDS of random input for each decoder.
+fuzz:
+	@tests/fuzz.bash $(or $(SECONDS),60)
+# Crashes under load, ROUNDS of them.
+soak: all tools
+	@ROUNDS=$(or $(ROUNDS),1000) BATS_TEST_TIMEOUT=86400 bats tests/kill.bats
+bench: all benches
+	@tests/bench/run.bash
+demo:
+	@.ci/deps
+	@$(MAKE) -s all
+	@tests/demo.sh
+
+install: all
+	install -D -m 755 $O/ringfs $(DESTDIR)$(bindir)/ringfs
+	install -d $(DESTDIR)$(sbindir)
+	ln -sf $(bindir)/ringfs $(DESTDIR)$(sbindir)/mount.ringfs
+	for m in $(MAN); do install -D -m 644 $$m \
+		$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/} || exit; done
+uninstall:
+	rm -f $(DESTDIR)$(bindir)/ringfs $(DESTDIR)$(sbindir)/mount.ringfs
+	for m in $(MAN); do \
+		rm -f $(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}; done
+clean:
+	rm -rf build
+.PHONY: all deps unit tools benches fuzzers check lint layers fuzz soak bench \
+	demo install uninstall clean
