@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT */
+/* Who owns what: keys, holders and placement, kept in one replicated log.
+ *
+ * A ring is one node's copy of the key machine (keyset.c), fed by the log
+ * (group.c over C-Raft) and kept on disk (wal.c, store.c). It knows nodes, keys
+ * and vnodes; it knows nothing of files, sockets or failure detection.
+ *
+ * Changes are asked for with ring_submit() and answered once they are applied
+ * here, after a majority of the voters has them on disk. Reads are answered from
+ * memory by the functions below and are valid until the loop's next turn.
+ *
+ * Thread: every function here runs on the loop thread, and every callback
+ * arrives there, unless it says otherwise. Nothing here blocks after
+ * ring_open(). Time is CLOCK_BOOTTIME in milliseconds, passed in. */
+#ifndef RING_RING_H
+#define RING_RING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define RING_NAME_MAX	 255	/* bytes in a key or node name */
+#define RING_NOTE_MAX	 65536	/* bytes in a note */
+#define RING_OPS_MAX	 200000 /* operations in one request */
+#define RING_ERRMSG_SIZE 512	/* bytes in an error message, NUL included */
+#define RING_NONE	 UINT32_MAX /* no node */
+
+struct ring;
+
+/* The identity of a node: random, made with its state, never reused. */
+struct ring_id {
+	uint8_t byte[16];
+};
+
+/* What a key's record says. The views below decide what a node's
+ * tree shows of it. */
+enum ring_state {
+	RING_HELD,	/* the holder works on it */
+	RING_OFFERED,	/* the holder may take it */
+	RING_RELEASING, /* held; the holder is asked to let go */
+	RING_PARKED,	/* failed too often; no holder */
+};
+
+enum ring_reason {
+	RING_CLAIMED,
+	RING_SUBMITTED,
+	RING_DEAD,
+	RING_LEFT,
+	RING_MOVED,
+	RING_RESTART,
+	RING_GIVEN_BACK,
+	RING_RETRIED,
+};
+
+/* A key. Read-only outside of keyset.c; the pointer is valid until the next
+ * turn of the loop. Times are wall clock microseconds since the epoch, from the
+ * leader's entries, for display only. Nodes are indexes for ring_node(). */
+struct ring_key {
+	uint64_t id;	/* unique to this life, from the claim to the finish */
+	uint64_t token; /* raised by each change of holder and each take */
+	uint64_t claimed_us;
+	uint64_t since_us; /* of the last change of state or holder */
+	uint64_t note_us;  /* of the last note, or of the claim */
+	char *note;	   /* note_len bytes, not terminated; NULL if empty */
+	uint32_t note_len;
+	uint32_t holder;   /* or RING_NONE */
+	uint32_t from;	   /* the holder before, or RING_NONE */
+	uint32_t claimer;  /* the node that claimed or submitted it */
+	uint32_t uid, gid; /* the claimer's */
+	uint32_t vnode;
+	uint32_t backoff_ms; /* offered, but shown this much later */
+	uint16_t attempts;   /* takes since the claim or the last retry */
+	uint8_t state;	     /* enum ring_state */
+	uint8_t reason;	     /* enum ring_reason */
+	uint8_t submitting;  /* 1: the submission's handle is still open */
+	uint8_t hidden; /* ring.c's: bits, why this node does not show it */
+	uint8_t name_len;
+	char name[]; /* name_len bytes and a NUL */
+};
+
+/* A node known to the machine. */
+struct ring_node {
+	struct ring_id id;
+	uint64_t epoch;	   /* index of the entry that brought this life up */
+	uint64_t boot;	   /* counts the starts of its daemon */
+	uint64_t up_us;	   /* wall clock */
+	uint32_t weight;   /* share of the ring; 0 owns nothing */
+	uint32_t n_vnodes; /* owned now */
+	uint32_t n_keys;   /* held, releasing or offered to it */
+	bool up;
+	char name[RING_NAME_MAX + 1];
+};
+
+/* One node's views of the keys: what its directories list. A key may be in
+ * several. */
+enum ring_view {
+	RING_VIEW_KEYS,	   /* every unfinished key of the cluster */
+	RING_VIEW_OWNED,   /* held or releasing here */
+	RING_VIEW_RECOVER, /* offered here */
+	RING_VIEW_RELEASE, /* releasing here */
+	RING_VIEW_PARKED,
+	RING_N_VIEWS
+};
+
+/* ---- Asking for changes ---- */
+
+enum ring_op_type {
+	RING_CLAIM = 1, /* 0; EEXIST, EREMOTE (claims=owner, not the owner) */
+	RING_SUBMIT,	/* 0; EEXIST. Not offered before RING_OFFER */
+	RING_OFFER,	/* the submission is complete. 0; ENOENT */
+	RING_NOTE,	/* 0; ENOENT if id or token do not match */
+	RING_TAKE,	/* offered here: now held. 0; ENOENT */
+	RING_GIVE,	/* held here: offered after a back-off, or parked when
+			 * attempts reach max_attempts. 0; ENOENT */
+	RING_PARK,	/* held or offered here. 0; ENOENT */
+	RING_RETRY,  /* parked: offered to the heir, attempts = 0. 0; ENOENT */
+	RING_LET,    /* releasing here: offered to the heir. 0; ENOENT */
+	RING_FINISH, /* held, offered or releasing here, or parked: gone.
+			 * 0; ENOENT; EREMOTE if another node's */
+	RING_N_OPS
+};
+
+/* One operation. Filled by the caller but for the results. */
+struct ring_op {
+	enum ring_op_type type;
+	const char *name; /* borrowed until ring_submit returns */
+	uint64_t id;	  /* the life meant; 0 = the one found at apply */
+	uint64_t token;	  /* must match when not 0 */
+	const void
+		*note; /* RING_NOTE, RING_CLAIM, RING_SUBMIT; borrowed alike */
+	uint32_t note_len; /* at most RING_NOTE_MAX */
+	uint32_t uid, gid; /* RING_CLAIM, RING_SUBMIT */
+	int rc;		   /* result: 0 or negative errno */
+	uint64_t got_id;   /* result: the key's life, where there is one */
+	uint64_t got_token;
+};
+
+struct ring_request;
+typedef void (*ring_request_cb)(struct ring_request *req);
+
+/* A set of operations, carried out in order as one commit. Owned by the caller,
+ * embedded in its own call; stays put, with ops, until cb. */
+struct ring_request {
+	struct ring_op *ops; /* 1 to RING_OPS_MAX */
+	size_t n_ops;
+	int rc; /* result: 0: look at each op's rc. Else nothing is known of any:
+		 * -EROFS, -ENOSPC, -EAGAIN: nothing was done.
+		 * -ETIMEDOUT, -EINTR, -ECANCELED: outcome unknown. */
+	ring_request_cb cb; /* once, later, never from inside ring_submit */
+	void *data;
+
+	/* Private to ring.c. */
+	struct ring_pending *pending;
+	struct ring_request *next;
+};
+
+/* Ask for req. The deadline is now_ms + op_timeout_ms. */
+void ring_submit(struct ring *r, uint64_t now_ms, struct ring_request *req);
+
+/* The caller has been interrupted: answer req with -EINTR soon, if it was not
+ * answered already. A claim that succeeds nevertheless is finished again unless
+ * the same name is claimed anew first (holes.md 24). */
+void ring_abandon(struct ring *r, struct ring_request *req);
+
+/* ---- Reading ---- */
+
+/* The key named name, if this node shows it anywhere; else NULL. */
+const struct ring_key *ring_find(const struct ring *r, const char *name);
+
+/* The key whose life is id, or NULL when it is over. */
+const struct ring_key *ring_find_id(const struct ring *r, uint64_t id);
+
+/* Is key in view, at this instant? */
+bool ring_shows(const struct ring *r, const struct ring_key *key,
+		enum ring_view view);
+
+/* The lives in view, in no order, as a new array of *n; free() releases it.
+ * Some may not be shown: ask ring_shows() for each, when it is used. */
+uint64_t *ring_list(const struct ring *r, enum ring_view view, size_t *n);
+
+/* How many keys view has; those hidden for a moment are counted. */
+size_t ring_count(const struct ring *r, enum ring_view view);
+
+/* The node at index, or NULL past the last: 0, 1, 2, ... */
+const struct ring_node *ring_node(const struct ring *r, uint32_t index);
+
+/* This node's index, or RING_NONE before it has joined. */
+uint32_t ring_self(const struct ring *r);
+
+/* The vnode of any name, claimed or not: top bits of XXH3_64bits(name). */
+uint32_t ring_vnode(const struct ring *r, const char *name, size_t len);
+
+/* The ring owner of a vnode as node index, or RING_NONE. */
+uint32_t ring_vnode_owner(const struct ring *r, uint32_t vnode);
+
+/* The words of interface.md 2.1 for state and reason. */
+const char *ring_state_name(enum ring_state state);
+const char *ring_reason_name(enum ring_reason reason);
+
+enum ring_health {
+	RING_JOINING, /* not yet up: changes are answered -EAGAIN */
+	RING_READY,
+	RING_ISOLATED, /* no majority: changes are answered -EROFS */
+	RING_FAILED,   /* the disk failed: -EROFS until the daemon restarts */
+	RING_FULL,     /* the disk is full: -ENOSPC until there is room */
+};
+
+struct ring_status {
+	enum ring_health health;
+	char reason[RING_ERRMSG_SIZE]; /* one sentence, never empty */
+	uint32_t leader;	       /* node index or RING_NONE */
+	uint64_t term;
+	uint64_t index; /* of the last entry applied */
+	uint64_t hash;	/* of the machine at that index; O(1) */
+	uint64_t epoch; /* of the placement */
+	uint32_t n_voters;
+	uint32_t n_standbys;
+	uint64_t log_bytes; /* on disk */
+	uint64_t n_entries; /* appended since the start */
+	uint64_t n_syncs;   /* flushes of the log since the start */
+};
+
+void ring_status(const struct ring *r, struct ring_status *out);
+
+/* ---- Settings of the whole cluster, fixed when it is first started ---- */
+
+/* A setting nobody asked for: what is in force, else the default. */
+#define RING_UNSET UINT32_MAX
+
+enum ring_claims {
+	RING_CLAIMS_OWNER,
+	RING_CLAIMS_ANY
+};
+
+struct ring_settings {
+	uint32_t vnodes; /* a power of two, 16 to 65536 */
+	uint32_t claims; /* enum ring_claims */
+	uint32_t lease_ms;
+	uint32_t calm_ms;
+	uint32_t max_attempts;	      /* 1 to 65535 */
+	uint32_t handover_timeout_ms; /* 0: never */
+};
+
+/* The settings in force; what ring_config asked for before the first entry. */
+const struct ring_settings *ring_settings(const struct ring *r);
+
+/* ---- Life ---- */
+
+/* A key changed. Views are bit sets of 1 << enum ring_view. */
+struct ring_change {
+	const struct ring_key *key; /* as it is now; when removed: as it was */
+	unsigned before, after;	    /* the views this node shows it in */
+	bool note;		    /* the note changed */
+	bool removed;		    /* the life is over */
+};
+
+struct ring_config {
+	const char *dir; /* the node's state; exists, is ours alone; borrowed */
+	struct ring_id cluster; /* random, made with the first node's state */
+	struct ring_id id;	/* this node's */
+	uint64_t boot;	  /* one more than at the last start, already on disk */
+	const char *name; /* copied */
+	uint32_t weight;  /* 0 to 10000 */
+	struct ring_settings
+		settings; /* wanted; refused when others are in force */
+	uint32_t op_timeout_ms;
+
+	/* After every change this node can see, during apply: not a place to
+	 * call ring_submit. Not called for what ring_open finds on disk. */
+	void (*on_change)(void *data, const struct ring_change *change);
+	/* After a change of nodes, placement, health or leader. */
+	void (*on_status)(void *data);
+	/* One line for the log, without newline. level: 3 error .. 7 debug */
+	void (*on_log)(void *data, int level, const char *line);
+	/* Thread: any. Make the loop call ring_wake() soon. */
+	void (*wake)(void *data);
+	void *data;
+};
+
+/* Read the state in config->dir and make the ring, starting a cluster of one
+ * node if the directory holds none. Blocks while it reads.
+ *
+ * 0; else errmsg says in one sentence what is wrong and the way out:
+ * -EINVAL   other settings are in force
+ * -EUCLEAN  a file is damaged: errmsg names file and offset
+ * -EXDEV    the state is another cluster's or another node's
+ * -ESTALE   the state is copied or restored: its boot was used before
+ * -ENOSPC, -EACCES, -EIO, ... from the file system */
+int ring_open(const struct ring_config *config, uint64_t now_ms,
+	      struct ring **out, char errmsg[RING_ERRMSG_SIZE]);
+
+/* After wake(): take the disk's answers. */
+void ring_wake(struct ring *r, uint64_t now_ms);
+
+/* Send what was submitted in this turn of the loop, as one entry: call it once
+ * before the loop sleeps. Gives the milliseconds until ring_tick() is due. */
+uint32_t ring_flush(struct ring *r, uint64_t now_ms);
+
+/* Time has passed. */
+void ring_tick(struct ring *r, uint64_t now_ms);
+
+/* Finish the writes under way, answer what is left with -ECANCELED, and release
+ * r (accepts NULL). Blocks until the disk has answered, at most 5 s. */
+void ring_close(struct ring *r);
+
+#endif
