@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+#include "ring/disk.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "ring/mem.h"
+
+#define CLOSE_SECONDS 5
+
+struct queue {
+	struct disk_job *head, **tail;
+};
+
+struct disk {
+	struct disk_config config;
+	pthread_t thread;
+	pthread_mutex_t lock; /* guards what follows */
+	pthread_cond_t posted;
+	struct queue todo, finished;
+	atomic_bool closing;
+};
+
+static void queue_init(struct queue *q)
+{
+	q->head = NULL;
+	q->tail = &q->head;
+}
+
+/* Move all of from to the end of to. */
+static void queue_append(struct queue *to, struct queue *from)
+{
+	if (from->head == NULL)
+		return;
+	*to->tail = from->head;
+	to->tail = from->tail;
+	queue_init(from);
+}
+
+/* Wait for jobs. False: closing, and none is left. */
+static bool next_batch(struct disk *d, struct queue *batch)
+{
+	queue_init(batch);
+	pthread_mutex_lock(&d->lock);
+	while (d->todo.head == NULL && !d->closing)
+		pthread_cond_wait(&d->posted, &d->lock);
+	queue_append(batch, &d->todo);
+	pthread_mutex_unlock(&d->lock);
+	return batch->head != NULL;
+}
+
+static void do_batch(struct disk *d, struct queue *batch)
+{
+	struct disk_job *job;
+
+	for (job = batch->head; job != NULL; job = job->next)
+		job->rc = job->work(job);
+	if (d->config.flush == NULL)
+		return;
+	int rc = d->config.flush(d->config.flush_data);
+
+	for (job = batch->head; job != NULL; job = job->next)
+		if (job->rc == 0)
+			job->rc = rc;
+}
+
+static void *worker(void *arg)
+{
+	struct disk *d = arg;
+	struct queue batch;
+
+	while (next_batch(d, &batch)) {
+		do_batch(d, &batch);
+		pthread_mutex_lock(&d->lock);
+		queue_append(&d->finished, &batch);
+		pthread_mutex_unlock(&d->lock);
+		d->config.wake(d->config.wake_data);
+	}
+	return NULL;
+}
+
+struct disk *disk_create(const struct disk_config *config)
+{
+	struct disk *d = xcalloc(1, sizeof(*d));
+
+	d->config = *config;
+	pthread_mutex_init(&d->lock, NULL);
+	pthread_cond_init(&d->posted, NULL);
+	queue_init(&d->todo);
+	queue_init(&d->finished);
+	if (pthread_create(&d->thread, NULL, worker, d) != 0)
+		mem_check(
+			NULL); /* no thread to be had is no memory to be had */
+	pthread_setname_np(d->thread, config->name);
+	return d;
+}
+
+void disk_post(struct disk *d, struct disk_job *job)
+{
+	assert(!d->closing);
+	job->next = NULL;
+	pthread_mutex_lock(&d->lock);
+	*d->todo.tail = job;
+	d->todo.tail = &job->next;
+	pthread_cond_signal(&d->posted);
+	pthread_mutex_unlock(&d->lock);
+}
+
+void disk_take(struct disk *d)
+{
+	struct queue finished;
+
+	queue_init(&finished);
+	pthread_mutex_lock(&d->lock);
+	queue_append(&finished, &d->finished);
+	pthread_mutex_unlock(&d->lock);
+	while (finished.head != NULL) {
+		struct disk_job *job = finished.head;
+
+		finished.head = job->next; /* done() may free the job */
+		job->done(job);
+	}
+}
+
+bool disk_is_closing(const struct disk *d)
+{
+	return d->closing;
+}
+
+bool disk_destroy(struct disk *d)
+{
+	struct timespec until;
+
+	pthread_mutex_lock(&d->lock);
+	d->closing = true;
+	pthread_cond_signal(&d->posted);
+	pthread_mutex_unlock(&d->lock);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += CLOSE_SECONDS;
+	if (pthread_timedjoin_np(d->thread, NULL, &until) != 0) {
+		pthread_detach(d->thread);
+		return false;
+	}
+	disk_take(d);
+	pthread_cond_destroy(&d->posted);
+	pthread_mutex_destroy(&d->lock);
+	free(d);
+	return true;
+}

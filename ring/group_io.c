@@ -1,0 +1,541 @@
+/* SPDX-License-Identifier: MIT */
+/* The disk, for the library: struct raft_io and struct raft_fsm on wal.c and
+ * store.c, by rules 14 to 18. Nothing here blocks; two workers do. */
+#include "ring/group_impl.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "ring/mem.h"
+
+#define RETRY_MS 500 /* after a full disk */
+
+struct append_job {
+	struct disk_job job;
+	struct group *g;
+	struct raft_io_append *req;
+	struct wal_entry *entries;
+	size_t n;
+};
+
+struct vote_job {
+	struct disk_job job;
+	struct group *g;
+	uint64_t term, vote;
+};
+
+struct segment_job { /* prepare, or trim up to index */
+	struct disk_job job;
+	struct group *g;
+	uint64_t index;
+};
+
+struct put_job {
+	struct disk_job job;
+	struct group *g;
+	struct raft_io_snapshot_put *req;
+	struct store_batch batch;
+	uint64_t trim;
+};
+/* ---- The disk, for the library ---- */
+
+/* Do op until it has room, or until nobody waits for it any more: the library
+ * must not hear of a full disk (rule 14). Thread: log worker. */
+static int with_room(struct group *g, int (*op)(struct disk_job *job),
+		     struct disk_job *job)
+{
+	int rc;
+
+	while ((rc = op(job)) == -ENOSPC && !disk_is_closing(g->log_disk)) {
+		if (!atomic_exchange(&g->log_full, true))
+			g->config.wake(g->config.data);
+		usleep(100 * 1000);
+	}
+	if (atomic_exchange(&g->log_full, false))
+		g->config.wake(g->config.data);
+	return rc;
+}
+
+static int append_once(struct disk_job *job)
+{
+	struct append_job *a = (struct append_job *)job;
+
+	return wal_append(a->g->wal, a->entries, a->n);
+}
+
+static int append_work(struct disk_job *job)
+{
+	return with_room(((struct append_job *)job)->g, append_once, job);
+}
+
+static void append_done(struct disk_job *job)
+{
+	struct append_job *a = (struct append_job *)job;
+	struct group *g = a->g;
+
+	if (job->rc == 0 && !g->failed)
+		a->req->cb(a->req, 0);
+	else if (g->closing) /* unwritten; the library is told by its close */
+		a->req->cb(a->req, RAFT_CANCELED);
+	else
+		group_fail(g, "the log cannot be written: %s",
+			   strerror(-job->rc));
+	free(a->entries);
+	free(a);
+}
+
+static int io_append(struct raft_io *io, struct raft_io_append *req,
+		     const struct raft_entry entries[], unsigned n,
+		     raft_io_append_cb cb)
+{
+	struct group *g = io->impl;
+	struct append_job *a = xcalloc(1, sizeof(*a));
+	/* The library appends at the end, after its own truncation. */
+	uint64_t first = raft_last_index(&g->raft) + 1 - n;
+
+	req->cb = cb;
+	*a = (struct append_job){
+		.job = {.work = append_work, .done = append_done},
+		.g = g,
+		.req = req,
+		.entries = xcalloc(n, sizeof(*a->entries)),
+		.n = n};
+	for (unsigned i = 0; i < n; i++)
+		a->entries[i] = (struct wal_entry){
+			.index = first + i,
+			.term = entries[i].term,
+			.type = (uint8_t)entries[i].type,
+			.data = entries[i].buf.base, /* held until cb */
+			.len = entries[i].buf.len};
+	g->n_entries += n;
+	disk_post(g->log_disk, &a->job);
+	return 0;
+}
+
+static int vote_once(struct disk_job *job)
+{
+	struct vote_job *v = (struct vote_job *)job;
+
+	return wal_set_vote(v->g->wal, v->term, v->vote);
+}
+
+static int vote_work(struct disk_job *job)
+{
+	return with_room(((struct vote_job *)job)->g, vote_once, job);
+}
+
+static void vote_done(struct disk_job *job)
+{
+	struct vote_job *v = (struct vote_job *)job;
+
+	if (job->rc != 0 && !v->g->closing)
+		group_fail(v->g, "term and vote cannot be written: %s",
+			   strerror(-job->rc));
+	free(v);
+}
+
+/* Rule 15: queued behind what was asked before; failure is mute. */
+static int post_vote(struct group *g, uint64_t term, uint64_t vote)
+{
+	struct vote_job *v = xcalloc(1, sizeof(*v));
+
+	*v = (struct vote_job){.job = {.work = vote_work, .done = vote_done},
+			       .g = g,
+			       .term = term,
+			       .vote = vote};
+	disk_post(g->log_disk, &v->job);
+	return 0;
+}
+
+static int io_set_term(struct raft_io *io, raft_term term)
+{
+	return post_vote(io->impl, term, 0); /* a new term has no vote yet */
+}
+
+static int io_set_vote(struct raft_io *io, raft_id server)
+{
+	struct group *g = io->impl;
+
+	return post_vote(g, raft_current_term(&g->raft), server);
+}
+
+/* An append replaces what stands at its index and after (wal.h). */
+static int io_truncate(struct raft_io *io, raft_index index)
+{
+	(void)io;
+	(void)index;
+	return 0;
+}
+
+/* ---- Segments ---- */
+
+static int prepare_work(struct disk_job *job)
+{
+	return wal_prepare(((struct segment_job *)job)->g->wal);
+}
+
+static int trim_work(struct disk_job *job)
+{
+	struct segment_job *s = (struct segment_job *)job;
+
+	return wal_trim(s->g->wal, s->index);
+}
+
+static void prepare_done(struct disk_job *job)
+{
+	struct group *g = ((struct segment_job *)job)->g;
+
+	g->preparing = false;
+	g->prepare_full = job->rc == -ENOSPC;
+	if (g->prepare_full)
+		g->prepare_at_ms = g->now_ms + RETRY_MS;
+	else if (job->rc != 0)
+		group_fail(g, "no new segment of the log can be made: %s",
+			   strerror(-job->rc));
+	free(job);
+}
+
+static void trim_done(struct disk_job *job)
+{
+	struct group *g = ((struct segment_job *)job)->g;
+
+	if (job->rc != 0)
+		group_say(g, 4, "old segments of the log cannot be removed: %s",
+			  strerror(-job->rc));
+	free(job);
+}
+
+static void post_segment_job(struct group *g, uint64_t trim)
+{
+	struct segment_job *s = xcalloc(1, sizeof(*s));
+
+	s->job.work = trim ? trim_work : prepare_work;
+	s->job.done = trim ? trim_done : prepare_done;
+	s->g = g;
+	s->index = trim;
+	disk_post(g->store_disk, &s->job);
+}
+
+/* Keep a spare segment, so that no append waits for one. */
+void group_io_prepare(struct group *g)
+{
+	if (g->preparing || g->failed || g->now_ms < g->prepare_at_ms ||
+	    wal_room(g->wal) >= WAL_SEGMENT_BYTES)
+		return;
+	g->preparing = true;
+	post_segment_job(g, 0);
+}
+
+/* ---- Snapshots: the store ---- */
+
+/* The store's snapshot meta:
+ *   u64 index, u64 term, u64 configuration index, u32 n, n bytes configuration */
+static void put_snapshot_meta(struct buf *b, const struct raft_snapshot *s)
+{
+	struct raft_buffer conf;
+
+	mem_check(raft_configuration_encode(&s->configuration, &conf) == 0
+			  ? conf.base
+			  : NULL);
+	buf_u64(b, s->index);
+	buf_u64(b, s->term);
+	buf_u64(b, s->configuration_index);
+	buf_u32(b, (uint32_t)conf.len);
+	buf_put(b, conf.base, conf.len);
+	raft_free(conf.base);
+}
+
+int group_io_snapshot(const struct buf *b, struct raft_snapshot *s)
+{
+	struct reader r = reader_of(b->base, b->len);
+
+	s->index = reader_u64(&r);
+	s->term = reader_u64(&r);
+	s->configuration_index = reader_u64(&r);
+	uint32_t n = reader_u32(&r);
+	const uint8_t *bytes = reader_bytes(&r, n);
+
+	if (r.bad || reader_left(&r) != 0 || n == 0)
+		return -EBADMSG;
+	struct raft_buffer conf = {.base = xmalloc(n), .len = n};
+
+	memcpy(conf.base, bytes, n);
+	raft_configuration_init(&s->configuration);
+	int rc = raft_configuration_decode(&conf, &s->configuration);
+
+	free(conf.base);
+	return rc == 0 ? 0 : -EBADMSG;
+}
+
+static int put_work(struct disk_job *job)
+{
+	struct put_job *p = (struct put_job *)job;
+
+	return store_write(p->g->store, &p->batch);
+}
+
+static void put_finish(struct put_job *p)
+{
+	store_batch_finish(&p->batch);
+	free(p);
+}
+
+static void put_done(struct disk_job *job)
+{
+	struct put_job *p = (struct put_job *)job;
+	struct group *g = p->g;
+
+	if (job->rc == -ENOSPC && !g->closing) {
+		/* The same batch again when there is room: it is the machine
+		 * as of the snapshot's index, whatever comes meanwhile. */
+		if (!g->store_full)
+			group_say(g, 4,
+				  "the store's disk is full: the log grows");
+		g->store_full = true;
+		g->put_waiting = p;
+		g->store_retry_at_ms = g->now_ms + RETRY_MS;
+		return;
+	}
+	g->store_full = false;
+	if (job->rc != 0 && !g->closing) {
+		group_fail(g, "the store cannot be written: %s",
+			   strerror(-job->rc));
+	} else {
+		p->req->cb(p->req, job->rc == 0 ? 0 : RAFT_CANCELED);
+		if (job->rc == 0 && p->trim > 1 && !g->closing)
+			post_segment_job(g, p->trim);
+	}
+	put_finish(p);
+}
+
+static int io_snapshot_put(struct raft_io *io, unsigned trailing,
+			   struct raft_io_snapshot_put *req,
+			   const struct raft_snapshot *snapshot,
+			   raft_io_snapshot_put_cb cb)
+{
+	struct group *g = io->impl;
+	struct put_job *p = xcalloc(1, sizeof(*p));
+
+	req->cb = cb;
+	p->job.work = put_work;
+	p->job.done = put_done;
+	p->g = g;
+	p->req = req;
+	p->trim = snapshot->index > trailing ? snapshot->index - trailing : 1;
+	g->config.collect(g->config.data, &p->batch);
+	put_snapshot_meta(&p->batch.snapshot, snapshot);
+	g->bytes_since_snapshot = 0;
+	raft_set_snapshot_threshold(&g->raft, SNAPSHOT_ENTRIES);
+	raft_set_snapshot_trailing(&g->raft, TRAILING_ENTRIES);
+	disk_post(g->store_disk, &p->job);
+	return 0;
+}
+
+/* Rule 17: what the library passes around is a descriptor; the content is the
+ * store. */
+static struct raft_buffer descriptor(uint64_t index)
+{
+	struct raft_buffer b = {.base = raft_malloc(8), .len = 8};
+
+	memcpy(mem_check(b.base), &index, 8);
+	return b;
+}
+
+static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[],
+			unsigned *n_bufs)
+{
+	struct group *g = fsm->data;
+
+	*bufs = mem_check(raft_malloc(sizeof(**bufs)));
+	(*bufs)[0] = descriptor(raft_last_applied(&g->raft));
+	*n_bufs = 1;
+	return 0;
+}
+
+/* The machine was loaded before the library started. */
+static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *b)
+{
+	(void)fsm;
+	raft_free(b->base);
+	return 0;
+}
+
+/* ---- The rest of struct raft_io ---- */
+
+static int io_init(struct raft_io *io, raft_id id, const char *address)
+{
+	(void)io;
+	(void)id;
+	(void)address;
+	return 0;
+}
+
+static void io_close(struct raft_io *io, raft_io_close_cb cb)
+{
+	cb(io);
+}
+
+/* The log as found, copied into the library's memory. */
+static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
+		   struct raft_snapshot **snapshot, raft_index *start_index,
+		   struct raft_entry *entries[], size_t *n_entries)
+{
+	struct group *g = io->impl;
+	const struct wal_found *f = &g->found;
+	size_t n = f->n_entries;
+
+	*term = f->term;
+	*voted_for = f->vote;
+	*snapshot = NULL;
+	*start_index = n > 0 ? f->first : 1;
+	*n_entries = n;
+	*entries = n ? mem_check(raft_calloc(n, sizeof(**entries))) : NULL;
+	for (size_t i = 0; i < n; i++) {
+		struct raft_entry *e = &(*entries)[i];
+
+		e->term = f->entry[i].term;
+		e->type = f->entry[i].type;
+		e->buf.len = f->entry[i].len;
+		e->buf.base = mem_check(raft_malloc(e->buf.len));
+		memcpy(e->buf.base, f->entry[i].data, e->buf.len);
+		e->batch = e->buf.base;
+	}
+	if (g->meta.snapshot.len == 0)
+		return 0;
+	struct raft_snapshot *s = mem_check(raft_calloc(1, sizeof(*s)));
+
+	if (group_io_snapshot(&g->meta.snapshot, s) != 0)
+		return RAFT_MALFORMED; /* checked before: check_gap() */
+	s->bufs = mem_check(raft_malloc(sizeof(*s->bufs)));
+	s->bufs[0] = descriptor(s->index);
+	s->n_bufs = 1;
+	*snapshot = s;
+	return 0;
+}
+
+static int io_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
+		    raft_io_recv_cb recv)
+{
+	struct group *g = io->impl;
+
+	(void)msecs; /* we tick as TICK_MS says */
+	(void)recv;  /* a cluster of one hears nobody */
+	g->tick_cb = tick;
+	return 0;
+}
+
+/* Entry 1, the configuration. Before the workers run. */
+static int io_bootstrap(struct raft_io *io,
+			const struct raft_configuration *conf)
+{
+	struct group *g = io->impl;
+	struct raft_buffer b;
+
+	mem_check(raft_configuration_encode(conf, &b) == 0 ? b.base : NULL);
+	struct wal_entry e = {.index = 1,
+			      .term = 1,
+			      .type = RAFT_CHANGE,
+			      .data = b.base,
+			      .len = b.len};
+	int rc = wal_set_vote(g->wal, 1, 0);
+
+	if (rc == 0)
+		rc = wal_append(g->wal, &e, 1);
+	if (rc == 0)
+		rc = wal_sync(g->wal);
+	raft_free(b.base);
+	return rc == 0 ? 0 : rc == -ENOSPC ? RAFT_NOSPACE : RAFT_IOERR;
+}
+
+static int io_recover(struct raft_io *io, const struct raft_configuration *conf)
+{
+	(void)io;
+	(void)conf;
+	return RAFT_INVALID; /* nobody calls raft_recover() */
+}
+
+/* A cluster of one has nobody to send to. Dropping is always safe. */
+static int io_send(struct raft_io *io, struct raft_io_send *req,
+		   const struct raft_message *message, raft_io_send_cb cb)
+{
+	(void)io;
+	(void)message;
+	cb(req, 0);
+	return 0;
+}
+
+static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
+			   raft_io_snapshot_get_cb cb)
+{
+	(void)io;
+	(void)req;
+	(void)cb;
+	return RAFT_NOTFOUND; /* nobody to send it to */
+}
+
+static raft_time io_time(struct raft_io *io)
+{
+	return ((struct group *)io->impl)->now_ms;
+}
+
+static int io_random(struct raft_io *io, int min, int max)
+{
+	unsigned v;
+
+	(void)io;
+	if (getrandom(&v, sizeof(v), 0) != sizeof(v))
+		v = 0;
+	return min + (int)(v % (unsigned)(max - min));
+}
+
+void group_io_set(struct group *g)
+{
+	g->io = (struct raft_io){.version = 2,
+				 .capacity = UINT16_MAX,
+				 .impl = g,
+				 .init = io_init,
+				 .close = io_close,
+				 .load = io_load,
+				 .start = io_start,
+				 .bootstrap = io_bootstrap,
+				 .recover = io_recover,
+				 .set_term = io_set_term,
+				 .set_vote = io_set_vote,
+				 .send = io_send,
+				 .append = io_append,
+				 .truncate = io_truncate,
+				 .snapshot_put = io_snapshot_put,
+				 .snapshot_get = io_snapshot_get,
+				 .time = io_time,
+				 .random = io_random};
+	g->fsm = (struct raft_fsm){.version = 1,
+				   .data = g,
+				   .apply = group_apply,
+				   .snapshot = fsm_snapshot,
+				   .restore = fsm_restore};
+}
+
+/* ---- Again, when there was no room ---- */
+
+void group_io_retry(struct group *g)
+{
+	struct put_job *p = g->put_waiting;
+
+	if (p == NULL || g->now_ms < g->store_retry_at_ms)
+		return;
+	g->put_waiting = NULL;
+	disk_post(g->store_disk, &p->job);
+}
+
+void group_io_give_up(struct group *g)
+{
+	struct put_job *p = g->put_waiting;
+
+	if (p == NULL)
+		return;
+	g->put_waiting = NULL;
+	p->job.rc = -ECANCELED;
+	put_done(&p->job);
+}

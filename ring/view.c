@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/* What this node shows of the machine's keys. */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "ring/mem.h"
+#include "ring/ring_impl.h"
+
+#define BIT(view) (1u << (view))
+
+unsigned view_shown(const struct ring *r, uint32_t holder, uint8_t state,
+		    uint8_t submitting, uint8_t hidden)
+{
+	unsigned shown = BIT(RING_VIEW_KEYS);
+	bool ours = holder == r->self && r->self != RING_NONE;
+
+	if (hidden & HIDDEN_ABANDONED)
+		return 0;
+	if (state == RING_PARKED)
+		return shown | BIT(RING_VIEW_PARKED);
+	if (!ours || submitting)
+		return shown;
+	if (state == RING_OFFERED)
+		return hidden & HIDDEN_BACKOFF ? shown
+					       : shown | BIT(RING_VIEW_RECOVER);
+	shown |= BIT(RING_VIEW_OWNED);
+	if (state == RING_RELEASING)
+		shown |= BIT(RING_VIEW_RELEASE);
+	return shown;
+}
+
+static unsigned shown_now(const struct ring *r, const struct ring_key *key)
+{
+	return view_shown(r, key->holder, key->state, key->submitting,
+			  key->hidden);
+}
+
+static void tell(struct ring *r, const struct ring_change *change)
+{
+	if (change->before != change->after || change->note)
+		r->config.on_change(r->config.data, change);
+}
+
+/* ---- Back-offs ---- */
+
+static void reveal_swap(struct reveal *a, struct reveal *b)
+{
+	struct reveal t = *a;
+
+	*a = *b;
+	*b = t;
+}
+
+static void reveal_push(struct ring *r, struct reveal item)
+{
+	if (r->n_reveals == r->cap_reveals) {
+		r->cap_reveals = r->cap_reveals ? 2 * r->cap_reveals : 16;
+		r->reveals = xrealloc(r->reveals,
+				      r->cap_reveals * sizeof(*r->reveals));
+	}
+	size_t i = r->n_reveals++;
+	struct reveal *heap = r->reveals;
+
+	heap[i] = item;
+	while (i > 0 && heap[i].at_ms < heap[(i - 1) / 2].at_ms) {
+		reveal_swap(&heap[i], &heap[(i - 1) / 2]);
+		i = (i - 1) / 2;
+	}
+}
+
+static struct reveal reveal_pop(struct ring *r)
+{
+	struct reveal *heap = r->reveals, first = heap[0];
+	size_t i = 0, n = --r->n_reveals;
+
+	heap[0] = heap[n];
+	for (;;) {
+		size_t least = i, left = 2 * i + 1;
+
+		for (size_t c = left; c < n && c <= left + 1; c++)
+			if (heap[c].at_ms < heap[least].at_ms)
+				least = c;
+		if (least == i)
+			return first;
+		reveal_swap(&heap[i], &heap[least]);
+		i = least;
+	}
+}
+
+static void start_backoff(struct ring *r, struct ring_key *key)
+{
+	key->hidden |= HIDDEN_BACKOFF;
+	reveal_push(r, (struct reveal){.at_ms = r->now_ms + key->backoff_ms,
+				       .id = key->id,
+				       .token = key->token});
+}
+
+static bool is_backing_off(const struct ring *r, const struct ring_key *key)
+{
+	return key->state == RING_OFFERED && key->holder == r->self &&
+	       key->backoff_ms > 0;
+}
+
+/* A back-off is counted by the holder, from when it learned of it: nothing in
+ * the log waits for it (holes.md 23). After a restart it is counted anew. */
+void view_start_backoffs(struct ring *r)
+{
+	size_t n;
+	const uint64_t *id =
+		keyset_list(r->keys, RING_VIEW_RECOVER, r->self, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		struct ring_key *key = keyset_find_id(r->keys, id[i]);
+
+		if (is_backing_off(r, key))
+			start_backoff(r, key);
+	}
+}
+
+void view_tick(struct ring *r)
+{
+	while (r->n_reveals > 0 && r->reveals[0].at_ms <= r->now_ms) {
+		struct reveal due = reveal_pop(r);
+		struct ring_key *key = keyset_find_id(r->keys, due.id);
+
+		if (key == NULL || key->token != due.token ||
+		    !is_backing_off(r, key))
+			continue;
+		struct ring_change change = {.key = key,
+					     .before = shown_now(r, key)};
+
+		key->hidden &= (uint8_t)~HIDDEN_BACKOFF;
+		change.after = shown_now(r, key);
+		tell(r, &change);
+	}
+}
+
+uint64_t view_next_ms(const struct ring *r)
+{
+	return r->n_reveals > 0 ? r->reveals[0].at_ms : UINT64_MAX;
+}
+
+/* ---- Changes ---- */
+
+void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
+		 bool note, bool removed)
+{
+	struct ring *r = ring;
+	struct ring_change change = {
+		.key = key, .note = note, .removed = removed};
+
+	if (!was->existed && key->claimer == r->self &&
+	    request_abandoned_claim(r, key->name))
+		key->hidden |= HIDDEN_ABANDONED;
+	if (was->existed)
+		change.before = view_shown(r, was->holder, was->state,
+					   was->submitting, was->hidden);
+	if (!removed && is_backing_off(r, key)) {
+		if (was->state != RING_OFFERED || was->token != key->token)
+			start_backoff(r, key);
+	} else {
+		key->hidden &= (uint8_t)~HIDDEN_BACKOFF;
+	}
+	if (key->holder != r->self)
+		key->hidden &= (uint8_t)~HIDDEN_LEAVING;
+	change.after = removed ? 0 : shown_now(r, key);
+	tell(r, &change);
+}
+
+/* ---- Reading ---- */
+
+const struct ring_key *ring_find(const struct ring *r, const char *name)
+{
+	const struct ring_key *key = keyset_find(r->keys, name, strlen(name));
+
+	return key != NULL && shown_now(r, key) != 0 ? key : NULL;
+}
+
+const struct ring_key *ring_find_id(const struct ring *r, uint64_t id)
+{
+	return keyset_find_id(r->keys, id);
+}
+
+bool ring_shows(const struct ring *r, const struct ring_key *key,
+		enum ring_view view)
+{
+	if (key->hidden & HIDDEN_LEAVING && view != RING_VIEW_KEYS)
+		return false;
+	return shown_now(r, key) & BIT(view);
+}
+
+uint64_t *ring_list(const struct ring *r, enum ring_view view, size_t *n)
+{
+	const uint64_t *ids = keyset_list(r->keys, view, r->self, n);
+	uint64_t *copy = xmalloc((*n + 1) * sizeof(*copy));
+
+	if (*n > 0)
+		memcpy(copy, ids, *n * sizeof(*copy));
+	return copy;
+}
+
+size_t ring_count(const struct ring *r, enum ring_view view)
+{
+	size_t n;
+
+	keyset_list(r->keys, view, r->self, &n);
+	return n;
+}
+
+const struct ring_node *ring_node(const struct ring *r, uint32_t index)
+{
+	return keyset_node(r->keys, index);
+}
+
+uint32_t ring_self(const struct ring *r)
+{
+	return r->self;
+}
+
+uint32_t ring_vnode_owner(const struct ring *r, uint32_t vnode)
+{
+	return keyset_vnode_owner(r->keys, vnode);
+}
+
+const char *ring_state_name(enum ring_state state)
+{
+	static const char *const names[] = {[RING_HELD] = "held",
+					    [RING_OFFERED] = "offered",
+					    [RING_RELEASING] = "releasing",
+					    [RING_PARKED] = "parked"};
+
+	return names[state];
+}
+
+const char *ring_reason_name(enum ring_reason reason)
+{
+	static const char *const names[] = {[RING_CLAIMED] = "claimed",
+					    [RING_SUBMITTED] = "submitted",
+					    [RING_DEAD] = "dead",
+					    [RING_LEFT] = "left",
+					    [RING_MOVED] = "moved",
+					    [RING_RESTART] = "restart",
+					    [RING_GIVEN_BACK] = "given-back",
+					    [RING_RETRIED] = "retried"};
+
+	return names[reason];
+}
