@@ -12,8 +12,9 @@
  *   deadline, not sent:  -EROFS, dropped
  *   deadline, sent:      -ETIMEDOUT; abandoned
  *   caller interrupted:  -EINTR; abandoned if it was sent, else dropped
- *   abandoned claims:    adopted by a repeat of the same caller, or hidden from
- *                        the moment they are applied and finished (holes.md 24)
+ *   abandoned claims and submissions: adopted by a repeat of the same caller, or
+ *                        hidden from the moment they are applied, and finished
+ *                        (holes.md 24)
  *   closing:             -ECANCELED */
 #include <assert.h>
 #include <errno.h>
@@ -178,7 +179,7 @@ static bool adopt(struct ring *r, struct ring_request *req, uint64_t deadline)
 	return false;
 }
 
-bool request_abandoned_claim(const struct ring *r, const char *name)
+bool request_is_abandoned(const struct ring *r, const char *name)
 {
 	const struct ring_pending *p = r->n_abandoned ? r->pending : NULL;
 
@@ -186,7 +187,9 @@ bool request_abandoned_claim(const struct ring *r, const char *name)
 		if (p->req != NULL)
 			continue;
 		for (size_t i = 0; i < p->n_ops; i++)
-			if (p->ops[i].type == RING_CLAIM &&
+			if ((p->ops[i].type == RING_CLAIM ||
+			     (p->ops[i].type == RING_SUBMIT &&
+			      p->n_ops == 1)) &&
 			    strcmp(p->ops[i].name, name) == 0)
 				return true;
 	}
@@ -216,6 +219,16 @@ static void on_orphan_done(struct ring_request *req)
 		at = &(*at)->next;
 	*at = o->next;
 	free(o);
+}
+
+/* A claim, or a submission that will not be completed. */
+static bool makes_orphan(const struct ring *r, const struct ring_op *op,
+			 const struct keyset_answer *a)
+{
+	const struct ring_key *key = keyset_find_id(r->keys, a->id);
+
+	return op->type == RING_CLAIM ||
+	       (op->type == RING_SUBMIT && key != NULL && key->submitting);
 }
 
 static void finish_orphan(struct orphan *o)
@@ -269,7 +282,7 @@ static void take_answer(struct ring *r, struct ring_pending *p, size_t i,
 		op->rc = a->rc;
 		op->got_id = a->id;
 		op->got_token = a->token;
-	} else if (p->ops[i].type == RING_CLAIM && a->rc == 0) {
+	} else if (a->rc == 0 && makes_orphan(r, &p->ops[i], a)) {
 		add_orphan(r, &p->ops[i], a);
 	}
 	if (a->rc != 0)

@@ -89,8 +89,8 @@ void request_retry_orphans(struct ring *r);
 void request_unsend(struct ring *r);
 void request_cancel_all(struct ring *r);
 void request_run_done(struct ring *r);
-/* Is a claim of name, by nobody who still waits, under way? */
-bool request_abandoned_claim(const struct ring *r, const char *name);
+/* Is a claim or submission of name, for which nobody waits any more, under way? */
+bool request_is_abandoned(const struct ring *r, const char *name);
 
 /* ring.c */
 enum ring_health ring_health(const struct ring *r);

@@ -151,7 +151,7 @@ void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 		.key = key, .note = note, .removed = removed};
 
 	if (!was->existed && key->claimer == r->self &&
-	    request_abandoned_claim(r, key->name))
+	    request_is_abandoned(r, key->name))
 		key->hidden |= HIDDEN_ABANDONED;
 	if (was->existed)
 		change.before = view_shown(r, was->holder, was->state,
