@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/daemonize.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+/* The status of a parent whose child ended without saying that it serves. */
+static int status_of(int wstatus)
+{
+	if (WIFSIGNALED(wstatus)) {
+		fprintf(stderr,
+			"ringfs: mount: the daemon was ended by signal %d "
+			"(%s) before it served\n",
+			WTERMSIG(wstatus), strsignal(WTERMSIG(wstatus)));
+		return EX_OSERR;
+	}
+	if (WEXITSTATUS(wstatus) == 0) {
+		fputs("ringfs: mount: the daemon was stopped before it "
+		      "served\n",
+		      stderr);
+		return EX_OSERR;
+	}
+	return WEXITSTATUS(wstatus); /* it has said why */
+}
+
+static _Noreturn void wait_for_child(pid_t child, int fd)
+{
+	char byte;
+	ssize_t n;
+	int wstatus;
+
+	do
+		n = read(fd, &byte, 1);
+	while (n < 0 && errno == EINTR);
+	if (n == 1)
+		_exit(0);
+	while (waitpid(child, &wstatus, 0) < 0)
+		assert(errno == EINTR);
+	_exit(status_of(wstatus));
+}
+
+/* Put the file at path in the place of descriptor to. */
+static int redirect(const char *path, int flags, int to)
+{
+	int fd = open(path, flags | O_CLOEXEC | O_NOCTTY, 0600);
+
+	if (fd < 0)
+		return -errno;
+	assert(fd > STDERR_FILENO); /* main has seen to the first three */
+	if (dup2(fd, to) < 0) {
+		int rc = -errno;
+		close(fd);
+		return rc;
+	}
+	close(fd);
+	return 0;
+}
+
+static int become_daemon(pid_t parent)
+{
+	/* A parent that is interrupted takes its child with it; one that is
+	 * gone already, too. */
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0)
+		return -errno;
+	if (getppid() != parent)
+		_exit(EX_OSERR);
+	setsid(); /* cannot fail: a new process leads no group */
+	if (chdir("/") < 0)
+		return -errno;
+	return redirect("/dev/null", O_RDONLY, STDIN_FILENO);
+}
+
+int daemonize_begin(struct daemonize *d, bool background)
+{
+	int fds[2], rc;
+	pid_t parent = getpid();
+
+	d->fd = -1;
+	if (!background)
+		return 0;
+	/* A socket, so that a child whose parent was killed gets no SIGPIPE. */
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0)
+		return -errno;
+	fflush(NULL);
+	pid_t child = fork();
+	if (child < 0) {
+		rc = -errno;
+		close(fds[0]);
+		close(fds[1]);
+		return rc;
+	}
+	if (child > 0) {
+		close(fds[1]);
+		wait_for_child(child, fds[0]);
+	}
+	close(fds[0]);
+	d->fd = fds[1];
+	return become_daemon(parent);
+}
+
+int daemonize_ready(struct daemonize *d, const char *log_path)
+{
+	int rc;
+
+	if (d->fd < 0)
+		return 0;
+	fflush(NULL);
+	rc = redirect("/dev/null", O_WRONLY, STDOUT_FILENO);
+	if (rc == 0)
+		rc = redirect(log_path, O_WRONLY | O_CREAT | O_APPEND,
+			      STDERR_FILENO);
+	prctl(PR_SET_PDEATHSIG, 0);
+	/* A parent that was killed in this instant does not hear it; the mount
+	 * serves all the same. */
+	send(d->fd, "", 1, MSG_NOSIGNAL);
+	close(d->fd);
+	d->fd = -1;
+	return rc;
+}
+
+int daemonize_fail(struct daemonize *d, int status, const char *errmsg)
+{
+	assert(status != 0);
+	fprintf(stderr, "ringfs: mount: %s\n", errmsg);
+	if (d->fd >= 0)
+		close(d->fd);
+	d->fd = -1;
+	return status;
+}

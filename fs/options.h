@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* The options of `ringfs mount`: from the command line, from -o name=value, and
+ * from --config FILE, in the order flag, -o, file (the first wins). */
+#ifndef FS_OPTIONS_H
+#define FS_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "ring/ring.h"
+
+struct options {
+	char *mountpoint; /* absolute */
+	char *name;	  /* this node's name in peers/ */
+	char *state;	  /* absolute; the state directory */
+	char *bind;	  /* ADDR:PORT, port 0: any free one */
+	bool foreground;
+	bool allow_other;
+	bool has_group;
+	gid_t group; /* who may write, with has_group */
+	uint32_t weight;
+	uint32_t op_timeout_ms;
+	struct ring_settings settings;
+	int log_level;
+	bool log_json;
+};
+
+/* Parse into out, with defaults for what is not given. Does not touch the disk
+ * but for the config file, and for realpath of the directory that holds state.
+ * 0, or the exit status (64 usage, 78 configuration) after one line on stderr;
+ * -1: --help was shown, exit 0. */
+int options_parse(int argc, char **argv, struct options *out);
+void options_finish(struct options *o);
+
+#endif

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/state.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "fs/util.h"
+
+#define FILE_MAX    256 /* bytes; no file of ours is longer */
+#define DAMAGED_HOW "restore it from a backup, or move it away to start anew"
+
+/* A state while it is opened. */
+struct opening {
+	const char *dir; /* as given */
+	int fd;
+	char *errmsg;
+};
+
+static int __attribute__((format(printf, 3, 4)))
+refuse(const struct opening *o, int rc, const char *format, ...)
+{
+	va_list args;
+
+	assert(rc < 0);
+	va_start(args, format);
+	vsnprintf(o->errmsg, RING_ERRMSG_SIZE, format, args);
+	va_end(args);
+	return rc;
+}
+
+static int refuse_file(const struct opening *o, int rc, const char *name)
+{
+	if (rc == -ENOSPC || rc == -EDQUOT)
+		return refuse(o, rc,
+			      "no space is left to write '%.300s/%s'; make "
+			      "room and start again",
+			      o->dir, name);
+	return refuse(o, rc, "cannot use '%.300s/%s': %s", o->dir, name,
+		      strerror(-rc));
+}
+
+/* ---- Bytes of a file ---- */
+
+/* 0, or -EFBIG for a file that is none of ours. */
+static int read_file(int dir_fd, const char *name, char out[FILE_MAX],
+		     size_t *len)
+{
+	int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int rc = 0;
+
+	if (fd < 0)
+		return -errno;
+	*len = 0;
+	while (*len < FILE_MAX) {
+		ssize_t n = read(fd, out + *len, FILE_MAX - *len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			rc = -errno;
+		if (n <= 0)
+			break;
+		*len += (size_t)n;
+	}
+	close(fd);
+	return rc == 0 && *len == FILE_MAX ? -EFBIG : rc;
+}
+
+static int write_all(int fd, const char *bytes, size_t n)
+{
+	while (n > 0) {
+		ssize_t got = write(fd, bytes, n);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		bytes += got;
+		n -= (size_t)got;
+	}
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+/* After a crash at any instant there is the old file or the new one. */
+static int replace_file(int dir_fd, const char *name, const char *bytes,
+			size_t n)
+{
+	char new[32];
+
+	snprintf(new, sizeof(new), "%s.new", name);
+	int fd = openat(dir_fd, new,
+			O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+			0600);
+	if (fd < 0)
+		return -errno;
+	int rc = write_all(fd, bytes, n);
+	if (close(fd) < 0 && rc == 0)
+		rc = -errno;
+	if (rc == 0 && renameat(dir_fd, new, dir_fd, name) < 0)
+		rc = -errno;
+	if (rc < 0) {
+		unlinkat(dir_fd, new, 0);
+		return rc;
+	}
+	return fsync(dir_fd) < 0 ? -errno : 0;
+}
+
+/* ---- What the files say ----
+ *
+ *   identity   "format 1\n"
+ *              "cluster " 32 hex digits "\n"
+ *              "node " 32 hex digits "\n"
+ *              "check " 16 hex digits "\n"
+ *   boot       "boot " 1 to 20 digits "\n"
+ *              "check " 16 hex digits "\n"
+ *
+ * check is XXH3_64bits of all bytes before its line. Digits are lower case; a
+ * file that differs in any byte from what would be written is damaged. */
+
+struct scan {
+	const char *bytes;
+	size_t len, at; /* at: of the first byte that is wrong, when one is */
+	bool bad;
+};
+
+static void scan_word(struct scan *s, const char *word)
+{
+	for (; *word != '\0' && !s->bad; word++)
+		if (s->at < s->len && s->bytes[s->at] == *word)
+			s->at++;
+		else
+			s->bad = true;
+}
+
+static uint8_t scan_digit(struct scan *s, const char *digits)
+{
+	const char *found = NULL;
+
+	if (!s->bad && s->at < s->len && s->bytes[s->at] != '\0')
+		found = strchr(digits, s->bytes[s->at]);
+	s->bad |= found == NULL;
+	s->at += !s->bad;
+	return found == NULL ? 0 : (uint8_t)(found - digits);
+}
+
+static uint64_t scan_hex(struct scan *s, int n_digits)
+{
+	uint64_t v = 0;
+
+	while (n_digits-- > 0)
+		v = v << 4 | scan_digit(s, "0123456789abcdef");
+	return v;
+}
+
+static void scan_id(struct scan *s, struct ring_id *id)
+{
+	for (size_t i = 0; i < sizeof(id->byte); i++)
+		id->byte[i] = (uint8_t)scan_hex(s, 2);
+}
+
+static uint64_t scan_number(struct scan *s)
+{
+	uint64_t v = scan_digit(s, "123456789") + UINT64_C(1);
+
+	while (!s->bad && s->at < s->len && s->bytes[s->at] != '\n') {
+		uint64_t digit = scan_digit(s, "0123456789");
+		if (__builtin_mul_overflow(v, 10, &v) ||
+		    __builtin_add_overflow(v, digit, &v))
+			s->bad = true;
+	}
+	return v;
+}
+
+/* The last line; then nothing may follow. */
+static void scan_check(struct scan *s)
+{
+	size_t covered = s->at;
+
+	scan_word(s, "check ");
+	size_t at = s->at;
+	if (scan_hex(s, 16) != XXH3_64bits(s->bytes, covered) && !s->bad) {
+		s->at = at;
+		s->bad = true;
+	}
+	scan_word(s, "\n");
+	if (s->at < s->len)
+		s->bad = true;
+}
+
+static int add_check(char bytes[FILE_MAX], int len)
+{
+	assert(len > 0 && len < FILE_MAX - 32);
+	return len + snprintf(bytes + len, (size_t)(FILE_MAX - len),
+			      "check %016" PRIx64 "\n",
+			      (uint64_t)XXH3_64bits(bytes, (size_t)len));
+}
+
+static int load(const struct opening *o, const char *name, char out[FILE_MAX],
+		struct scan *s)
+{
+	*s = (struct scan){.bytes = out};
+	int rc = read_file(o->fd, name, out, &s->len);
+	if (rc == -EFBIG)
+		return refuse(o, -EUCLEAN,
+			      "'%.250s/%s' is damaged at byte %d: it is too "
+			      "long; " DAMAGED_HOW,
+			      o->dir, name, FILE_MAX - 1);
+	if (rc < 0 && rc != -ENOENT)
+		return refuse_file(o, rc, name);
+	return rc;
+}
+
+static int refuse_damage(const struct opening *o, const char *name,
+			 const struct scan *s)
+{
+	return refuse(o, -EUCLEAN,
+		      "'%.250s/%s' is damaged at byte %zu; " DAMAGED_HOW,
+		      o->dir, name, s->at);
+}
+
+/* A file that must be there: others say that this node has lived. */
+static int refuse_missing(const struct opening *o, const char *name,
+			  const char *because)
+{
+	return refuse(o, -EUCLEAN,
+		      "'%.250s/%s' is missing, but there is '%s'; restore the "
+		      "state from a backup, or move it away to start anew",
+		      o->dir, name, because);
+}
+
+static const char *first_of(int dir_fd, const char *const names[])
+{
+	struct stat st;
+
+	for (; *names != NULL; names++)
+		if (fstatat(dir_fd, *names, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			return *names;
+	return NULL;
+}
+
+/* ---- The directory, the lock, the identity, the count ---- */
+
+/* With its parents, as mkdir -p; each is on disk before the next is made. */
+static int make_dir(const char *dir)
+{
+	if (mkdir(dir, 0700) == 0 || errno == EEXIST)
+		return 0;
+	if (errno != ENOENT)
+		return -errno;
+	char *parent = xstrdup(dir), *slash = strrchr(parent, '/');
+	int rc = -ENOENT;
+	if (slash != NULL && slash != parent) {
+		*slash = '\0';
+		rc = make_dir(parent);
+	}
+	free(parent);
+	if (rc == 0 && mkdir(dir, 0700) < 0 && errno != EEXIST)
+		rc = -errno;
+	return rc;
+}
+
+static int sync_parent(int dir_fd)
+{
+	int fd = openat(dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	/* A parent that we may not read was not made by us. */
+	if (fd < 0)
+		return errno == EACCES ? 0 : -errno;
+	int rc = fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
+	close(fd);
+	return rc;
+}
+
+static int open_dir(struct opening *o)
+{
+	int rc = make_dir(o->dir);
+
+	if (rc == 0) {
+		o->fd = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		rc = o->fd < 0 ? -errno : sync_parent(o->fd);
+	}
+	if (rc == -ENOTDIR)
+		return refuse(o, rc,
+			      "'%.300s' is no directory, or below a file; use "
+			      "--state DIR",
+			      o->dir);
+	if (rc == -EACCES || rc == -EPERM)
+		return refuse(o, rc,
+			      "no permission to keep the state in '%.300s'; "
+			      "use --state DIR",
+			      o->dir);
+	if (rc < 0)
+		return refuse(o, rc, "cannot keep the state in '%.300s': %s",
+			      o->dir, strerror(-rc));
+	if (faccessat(o->fd, ".", W_OK | X_OK, AT_EACCESS) < 0)
+		return refuse(o, -errno,
+			      "'%.300s' cannot be written to: %s; use --state "
+			      "DIR",
+			      o->dir, strerror(errno));
+	return 0;
+}
+
+static int refuse_locked(const struct opening *o, int lock_fd)
+{
+	char text[24] = "";
+	ssize_t n = pread(lock_fd, text, sizeof(text) - 1, 0);
+	long pid = n > 0 ? strtol(text, NULL, 10) : 0;
+
+	if (pid <= 0)
+		return refuse(o, -EBUSY,
+			      "the state in '%.300s' is in use by another "
+			      "ringfs; stop it, or use --state DIR",
+			      o->dir);
+	return refuse(o, -EBUSY,
+		      "the state in '%.300s' is in use by another ringfs, "
+		      "process %ld; stop it, or use --state DIR",
+		      o->dir, pid);
+}
+
+/* Gives the descriptor that holds the lock. */
+static int take_lock(const struct opening *o)
+{
+	char text[24];
+	int fd = openat(o->fd, "lock",
+			O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int rc;
+
+	if (fd < 0)
+		return refuse_file(o, -errno, "lock");
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		rc = errno == EWOULDBLOCK ? refuse_locked(o, fd)
+					  : refuse_file(o, -errno, "lock");
+		goto err_fd;
+	}
+	int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+	if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)n, 0) != n) {
+		rc = refuse_file(o, errno != 0 ? -errno : -EIO, "lock");
+		goto err_fd;
+	}
+	return fd;
+
+err_fd:
+	close(fd);
+	return rc;
+}
+
+static int random_id(struct ring_id *id)
+{
+	return getentropy(id->byte, sizeof(id->byte)) < 0 ? -errno : 0;
+}
+
+static int add_id(char bytes[FILE_MAX], int len, const char *key,
+		  const struct ring_id *id)
+{
+	len += snprintf(bytes + len, (size_t)(FILE_MAX - len), "%s ", key);
+	for (size_t i = 0; i < sizeof(id->byte); i++)
+		len += snprintf(bytes + len, (size_t)(FILE_MAX - len), "%02x",
+				id->byte[i]);
+	return len + snprintf(bytes + len, (size_t)(FILE_MAX - len), "\n");
+}
+
+static int make_identity(const struct opening *o, struct state *s)
+{
+	static const char *const lived[] = {"boot", "wal", "store", "started",
+					    NULL};
+	const char *because = first_of(o->fd, lived);
+	char bytes[FILE_MAX];
+
+	if (because != NULL)
+		return refuse_missing(o, "identity", because);
+	int rc = random_id(&s->cluster);
+	if (rc == 0)
+		rc = random_id(&s->node);
+	if (rc < 0)
+		return refuse(o, rc, "no random numbers: %s", strerror(-rc));
+	int len = snprintf(bytes, sizeof(bytes), "format 1\n");
+	len = add_id(bytes, len, "cluster", &s->cluster);
+	len = add_id(bytes, len, "node", &s->node);
+	len = add_check(bytes, len);
+	rc = replace_file(o->fd, "identity", bytes, (size_t)len);
+	return rc < 0 ? refuse_file(o, rc, "identity") : 0;
+}
+
+static int read_identity(const struct opening *o, struct state *s)
+{
+	char bytes[FILE_MAX];
+	struct scan scan;
+	int rc = load(o, "identity", bytes, &scan);
+
+	if (rc == -ENOENT)
+		return make_identity(o, s);
+	if (rc < 0)
+		return rc;
+	scan_word(&scan, "format 1\ncluster ");
+	scan_id(&scan, &s->cluster);
+	scan_word(&scan, "\nnode ");
+	scan_id(&scan, &s->node);
+	scan_word(&scan, "\n");
+	scan_check(&scan);
+	return scan.bad ? refuse_damage(o, "identity", &scan) : 0;
+}
+
+static int count_start(const struct opening *o, struct state *s)
+{
+	static const char *const lived[] = {"wal", "store", "started", NULL};
+	char bytes[FILE_MAX];
+	struct scan scan;
+	uint64_t before = 0;
+	int rc = load(o, "boot", bytes, &scan);
+
+	if (rc == -ENOENT) {
+		const char *because = first_of(o->fd, lived);
+		if (because != NULL)
+			return refuse_missing(o, "boot", because);
+	} else if (rc < 0) {
+		return rc;
+	} else {
+		scan_word(&scan, "boot ");
+		before = scan_number(&scan);
+		scan_word(&scan, "\n");
+		scan_check(&scan);
+		if (scan.bad || before == UINT64_MAX)
+			return refuse_damage(o, "boot", &scan);
+	}
+	s->boot = before + 1;
+	int len = snprintf(bytes, sizeof(bytes), "boot %" PRIu64 "\n", s->boot);
+	len = add_check(bytes, len);
+	rc = replace_file(o->fd, "boot", bytes, (size_t)len);
+	return rc < 0 ? refuse_file(o, rc, "boot") : 0;
+}
+
+int state_open(const char *dir, struct state *out,
+	       char errmsg[RING_ERRMSG_SIZE])
+{
+	struct opening o = {.dir = dir, .fd = -1, .errmsg = errmsg};
+
+	assert(dir[0] == '/');
+	*out = (struct state){.lock_fd = -1};
+	int rc = open_dir(&o);
+	if (rc < 0)
+		goto out_fd;
+	out->lock_fd = take_lock(&o);
+	if (out->lock_fd < 0) {
+		rc = out->lock_fd;
+		goto out_fd;
+	}
+	rc = read_identity(&o, out);
+	if (rc == 0)
+		rc = count_start(&o, out);
+	if (rc < 0)
+		close(out->lock_fd);
+	else
+		out->dir = xstrdup(dir);
+out_fd:
+	if (o.fd >= 0)
+		close(o.fd);
+	return rc;
+}
+
+void state_close(struct state *s)
+{
+	close(s->lock_fd); /* and so gives up the lock */
+	free(s->dir);
+	*s = (struct state){.lock_fd = -1};
+}

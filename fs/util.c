@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/util.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static void *check(void *p)
+{
+	if (p == NULL) {
+		fputs("ringfs: out of memory\n", stderr);
+		abort();
+	}
+	return p;
+}
+
+void *xmalloc(size_t size)
+{
+	return check(malloc(size));
+}
+
+void *xcalloc(size_t n, size_t size)
+{
+	return check(calloc(n, size));
+}
+
+void *xrealloc(void *p, size_t size)
+{
+	return check(realloc(p, size));
+}
+
+char *xstrdup(const char *s)
+{
+	return check(strdup(s));
+}
+
+char *xasprintf(const char *format, ...)
+{
+	char *s = NULL;
+	va_list args;
+
+	va_start(args, format);
+	int n = vasprintf(&s, format, args);
+	va_end(args);
+	return check(n < 0 ? NULL : s);
+}
+
+uint64_t boot_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+uint64_t wall_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}

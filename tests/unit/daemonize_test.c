@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/daemonize.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/unit/check.h"
+
+static char folder[] = "/tmp/daemonize_test.XXXXXX";
+static char log_path[64];
+static char said[4096]; /* by the command on stdout and stderr */
+
+enum what {
+	READY,
+	READY_NO_LOG,
+	FAIL,
+	STOPPED,
+	CRASH,
+	WAIT
+};
+
+/* The daemon's part. */
+static void serve(enum what what, int started)
+{
+	struct daemonize d;
+	char cwd[8];
+
+	if (daemonize_begin(&d, true) != 0)
+		_exit(99);
+	if (getcwd(cwd, sizeof(cwd)) == NULL || strcmp(cwd, "/") != 0 ||
+	    getsid(0) != getpid() || write(started, "s", 1) != 1)
+		_exit(98);
+	switch (what) {
+	case READY:
+	case READY_NO_LOG:
+		fputs("before\n", stderr);
+		if ((daemonize_ready(&d, what == READY ? log_path : "/") ==
+		     0) != (what == READY))
+			_exit(97);
+		fputs("after\n", stderr);
+		break;
+	case FAIL:
+		_exit(daemonize_fail(&d, 78, "the sentence"));
+	case STOPPED:
+		_exit(0);
+	case CRASH:
+		raise(SIGKILL);
+		break;
+	case WAIT:
+		pause();
+		break;
+	}
+	if (write(started, "e", 1) != 1) /* it has let go of the parent */
+		_exit(96);
+	_exit(0);
+}
+
+/* Run the command. Gives its wait status; the pipe says what the daemon did. */
+static int command(enum what what, int started[2], pid_t *pid)
+{
+	int out[2], wstatus;
+	size_t len = 0;
+	ssize_t n;
+
+	check(pipe2(out, O_CLOEXEC) == 0 && pipe2(started, O_CLOEXEC) == 0,
+	      "%d", errno);
+	fflush(stdout);
+	*pid = fork();
+	if (*pid == 0) {
+		dup2(out[1], STDOUT_FILENO);
+		dup2(out[1], STDERR_FILENO);
+		serve(what, started[1]);
+	}
+	close(out[1]);
+	close(started[1]);
+	if (what == WAIT) {
+		char byte;
+		check(read(started[0], &byte, 1) == 1, "%d", errno);
+		kill(*pid, SIGTERM);
+	}
+	check(waitpid(*pid, &wstatus, 0) == *pid, "%d", errno);
+	/* The end comes when the daemon, too, has let go. */
+	while ((n = read(out[0], said + len, sizeof(said) - 1 - len)) > 0)
+		len += (size_t)n;
+	said[len] = '\0';
+	close(out[0]);
+	return wstatus;
+}
+
+static void expect(enum what what, int status, const char *words,
+		   const char *marks)
+{
+	char got[8] = "";
+	int started[2];
+	size_t len = 0;
+	ssize_t n;
+	pid_t pid;
+
+	int wstatus = command(what, started, &pid);
+	while ((n = read(started[0], got + len, sizeof(got) - 1 - len)) > 0)
+		len += (size_t)n;
+	close(started[0]);
+	check(strcmp(got, marks) == 0, "%s", got);
+	check(strcmp(said, words) == 0, "'%s'", said);
+	if (what == WAIT)
+		check_int(wstatus, SIGTERM);
+	else
+		check_int(wstatus, status << 8);
+	while (waitpid(-1, NULL, 0) > 0) /* the daemon: we reap orphans */
+		;
+}
+
+static void foreground(void)
+{
+	struct daemonize d;
+
+	check_int(daemonize_begin(&d, false), 0);
+	check_int(daemonize_ready(&d, "/nonexistent/log"), 0);
+	ok("in the foreground nothing happens");
+}
+
+int main(void)
+{
+	char text[64];
+
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	check(mkdtemp(folder) != NULL, "%s", folder);
+	snprintf(log_path, sizeof(log_path), "%s/log", folder);
+	expect(READY, 0, "before\n", "se");
+	struct stat st;
+	check(stat(log_path, &st) == 0 && (st.st_mode & 07777) == 0600, "%o",
+	      st.st_mode);
+	FILE *f = fopen(log_path, "r");
+	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+	fclose(f);
+	check(strcmp(text, "after\n") == 0, "%s", text);
+	ok("the command ends with 0 when the daemon serves, and its output "
+	   "too");
+	expect(READY_NO_LOG, 0, "before\nafter\n", "se");
+	ok("without a log file stderr stays, and the command ends all the "
+	   "same");
+	expect(FAIL, 78, "ringfs: mount: the sentence\n", "s");
+	ok("a daemon that fails gives the command its sentence and status");
+	expect(STOPPED, 71,
+	       "ringfs: mount: the daemon was stopped before it served\n", "s");
+	ok("a daemon that is stopped too early is no success");
+	expect(CRASH, 71,
+	       "ringfs: mount: the daemon was ended by signal 9 (Killed) "
+	       "before "
+	       "it served\n",
+	       "s");
+	ok("a daemon that dies is reported with its signal");
+	expect(WAIT, 0, "", "");
+	ok("a command that is killed takes its daemon with it");
+	foreground();
+	unlink(log_path);
+	check(rmdir(folder) == 0, "%d", errno);
+	return 0;
+}
