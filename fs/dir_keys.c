@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* keys/: every unfinished key of the cluster; to create one is to claim it. */
+#include <errno.h>
+
+#include "fs/keyfile.h"
+
+static int lookup(struct tree *t, const char *name, uint64_t *id)
+{
+	return keyfile_lookup(t, RING_VIEW_KEYS, name, id);
+}
+
+static uint64_t *list(struct tree *t, size_t *n)
+{
+	return ring_list(t->ring, RING_VIEW_KEYS, n);
+}
+
+static const char *name_of(struct tree *t, uint64_t id)
+{
+	return keyfile_name_of(t, RING_VIEW_KEYS, id);
+}
+
+static void create(struct call *c)
+{
+	c->creates = 1u << RING_VIEW_KEYS;
+	keyfile_create(c, RING_CLAIM);
+}
+
+static void finish_key(struct call *c)
+{
+	c->deletes = 1u << RING_VIEW_KEYS;
+	keyfile_act(c, RING_VIEW_KEYS, RING_FINISH);
+}
+
+/* A plain touch of a key that exists is an open for writing, and must not look
+ * like a claim (fuse.md 21). */
+static void open_key(struct call *c)
+{
+	if ((c->fi.flags & O_ACCMODE) != O_RDONLY || c->fi.flags & O_TRUNC)
+		call_reply(c, -EEXIST);
+	else
+		keyfile_open(c);
+}
+
+static void write_note(struct call *c, const char *bytes, size_t n, off_t off)
+{
+	c->modifies = 1u << RING_VIEW_KEYS;
+	keyfile_write(c, bytes, n, off);
+}
+
+static void set_attr(struct call *c, const struct stat *st, int to_set)
+{
+	c->modifies = 1u << RING_VIEW_KEYS;
+	keyfile_setattr(c, st, to_set);
+}
+
+static const struct files key_files = {
+	.attr = keyfile_attr,
+	.open = open_key,
+	.read = keyfile_read,
+	.write = write_note,
+	.setattr = set_attr,
+	.fsync = keyfile_fsync,
+	.release = keyfile_release,
+	.xattr_names = keyfile_xattr_names,
+	.xattr = keyfile_xattr,
+};
+
+const struct dir dir_keys = {
+	.name = "keys",
+	.flags = DIR_REPLICATED | DIR_WRITABLE | DIR_HERALDED | DIR_BEST_EFFORT,
+	.files = &key_files,
+	.lookup = lookup,
+	.list = list,
+	.name_of = name_of,
+	.create = create,
+	.unlink = finish_key,
+	.finish = keyfile_finish,
+};
