@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/* The end of a mount: fusermount3 takes it off, the daemon sees that and goes,
+ * and the command waits for that. */
+#include "fs/cli.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "fs/text.h"
+#include "fs/util.h"
+
+#define ASK_MS	   2000 /* for the daemon's process id */
+#define TIMEOUT_S  30
+#define STILL_RUNS 124 /* exit status, as timeout(1) */
+#define BUSY_MAX   8   /* processes that are named */
+
+static const char help[] =
+	"Usage: ringfs umount [OPTION]... DIR\n"
+	"Unmount the ring at DIR, as fusermount3 -u does, and wait until its\n"
+	"daemon is gone.\n"
+	"\n"
+	"Options:\n"
+	"      --timeout S    wait so many seconds, 1 to 86400 (default: 30)\n"
+	"  -h, --help         show this text\n"
+	"\n"
+	"Exit status: 0 done; 1 DIR is in use (stderr says by whom);\n"
+	"64 usage; 69 no ring is mounted at DIR; 71 the system refused;\n"
+	"77 permission; 124 it is unmounted, but the daemon may still run.\n"
+	"\n"
+	"Examples:\n"
+	"  ringfs umount /srv/ring\n"
+	"  ringfs umount --timeout 5 mnt || fusermount3 -uz mnt\n"
+	"  ringfs umount \"$RINGFS\" && ringfs mount \"$RINGFS\"\n";
+
+/* ---- The daemon's process ---- */
+
+/* Is process pid a ringfs? The id came from a daemon that may count processes in
+ * another namespace. */
+static bool is_ringfs(pid_t pid)
+{
+	char *path = xasprintf("/proc/%ld/comm", (long)pid);
+	struct text comm = {0};
+	int rc = cli_read_file(AT_FDCWD, path, &comm);
+
+	text_add(&comm, "", 1);
+	bool is = rc == 0 && strstr(comm.base, "ringfs") != NULL;
+	text_finish(&comm);
+	free(path);
+	return is;
+}
+
+/* The daemon while it is waited for. */
+struct daemon {
+	pid_t pid;
+	int fd;	   /* readable when it is gone; -1: nobody can be waited for */
+	bool mute; /* it is there, or may be, and did not say who it is */
+};
+
+static void find_daemon(const struct cli_mount *m, struct daemon *d)
+{
+	*d = (struct daemon){.fd = -1};
+	int rc = cli_daemon_pid(m, ASK_MS, &d->pid);
+
+	d->mute = rc == -ETIMEDOUT;
+	if (rc < 0 || d->pid <= 0)
+		return;
+	d->fd = (int)syscall(SYS_pidfd_open, d->pid, 0);
+	if (d->fd >= 0 && !is_ringfs(d->pid)) {
+		close(d->fd);
+		d->fd = -1;
+	}
+}
+
+static int wait_gone(const struct daemon *d, uint32_t timeout_s)
+{
+	uint64_t end = boot_ms() + (uint64_t)timeout_s * 1000, now;
+
+	if (d->mute) {
+		cli_say("umount", "it is unmounted, but its daemon did not "
+				  "answer, and may still run");
+		return STILL_RUNS;
+	}
+	if (d->fd < 0)
+		return EX_OK;
+	while ((now = boot_ms()) < end) {
+		struct pollfd p = {.fd = d->fd, .events = POLLIN};
+		if (poll(&p, 1, (int)(end - now)) > 0)
+			return EX_OK;
+	}
+	cli_say("umount",
+		"it is unmounted, but its daemon, process %ld, still runs",
+		(long)d->pid);
+	return STILL_RUNS;
+}
+
+/* ---- Who is busy ---- */
+
+static bool is_below(const char *path, const char *dir)
+{
+	size_t n = strlen(dir);
+
+	return strncmp(path, dir, n) == 0 &&
+	       (path[n] == '\0' || path[n] == '/');
+}
+
+/* Does the link name, in the folder fd, lead into dir? */
+static bool leads_into(int fd, const char *name, const char *dir)
+{
+	char target[PATH_MAX];
+	ssize_t n = readlinkat(fd, name, target, sizeof(target) - 1);
+
+	target[n < 0 ? 0 : n] = '\0';
+	return n > 0 && is_below(target, dir);
+}
+
+static bool any_leads_into(int proc_fd, const char *folder, const char *dir)
+{
+	int fd = openat(proc_fd, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *e;
+	bool found = false;
+
+	if (d == NULL)
+		return false; /* another user's */
+	while (!found && (e = readdir(d)) != NULL)
+		found = leads_into(fd, e->d_name, dir);
+	closedir(d);
+	return found;
+}
+
+static bool is_inside(const char *pid, const char *dir)
+{
+	char *path = xasprintf("/proc/%s", pid);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	free(path);
+	if (fd < 0)
+		return false;
+	bool inside = leads_into(fd, "cwd", dir) ||
+		      leads_into(fd, "root", dir) ||
+		      any_leads_into(fd, "fd", dir);
+	close(fd);
+	return inside;
+}
+
+static void say_who(const char *pid, const char *dir)
+{
+	char *path = xasprintf("/proc/%s/comm", pid);
+	struct text comm = {0};
+
+	cli_read_file(AT_FDCWD, path, &comm);
+	text_add(&comm, "", 1);
+	comm.base[strcspn(comm.base, "\n")] = '\0';
+	char *shown = cli_printable(comm.base);
+	cli_say("umount", "process %s (%s) is in '%s'", pid, shown, dir);
+	free(shown);
+	text_finish(&comm);
+	free(path);
+}
+
+static void say_all_who(const char *dir)
+{
+	DIR *d = opendir("/proc");
+	const struct dirent *e;
+	int n = 0;
+
+	while (d != NULL && n < BUSY_MAX && (e = readdir(d)) != NULL) {
+		if (!isdigit((unsigned char)e->d_name[0]) ||
+		    atol(e->d_name) == (long)getpid() ||
+		    !is_inside(e->d_name, dir))
+			continue;
+		say_who(e->d_name, dir);
+		n++;
+	}
+	if (d != NULL)
+		closedir(d);
+}
+
+/* ---- fusermount3 ---- */
+
+extern char **environ;
+
+/* Run it. 0 with what it wrote on stderr and its wait status. */
+static int run_fusermount(const char *dir, struct text *said, int *wstatus)
+{
+	char program[] = "fusermount3", u[] = "-u", end[] = "--";
+	char *at = xstrdup(dir), *args[] = {program, u, end, at, NULL};
+	posix_spawn_file_actions_t actions;
+	char piece[512];
+	int fds[2];
+	pid_t child;
+	ssize_t n;
+
+	if (pipe2(fds, O_CLOEXEC) < 0) {
+		free(at);
+		return -errno;
+	}
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_adddup2(&actions, fds[1], STDERR_FILENO);
+	int rc = -posix_spawnp(&child, program, &actions, NULL, args, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	close(fds[1]);
+	while (rc == 0 && (n = read(fds[0], piece, sizeof(piece))) != 0)
+		if (n > 0)
+			text_add(said, piece, (size_t)n);
+		else if (errno != EINTR)
+			break;
+	close(fds[0]);
+	while (rc == 0 && waitpid(child, wstatus, 0) < 0)
+		if (errno != EINTR)
+			rc = -errno;
+	free(at);
+	return rc;
+}
+
+/* Its exit status is 1 whatever the reason; the sentence tells. */
+static int explain(const char *dir, const char *said)
+{
+	if (strstr(said, strerror(EBUSY)) != NULL) {
+		cli_say("umount",
+			"'%s': target is busy; close the files and shells "
+			"inside, or: fusermount3 -uz %s",
+			dir, dir);
+		say_all_who(dir);
+		return 1;
+	}
+	cli_say("umount", "'%s': %s", dir, said);
+	return strstr(said, strerror(EPERM)) != NULL ||
+			       strstr(said, strerror(EACCES)) != NULL
+		       ? EX_NOPERM
+		       : EX_OSERR;
+}
+
+static int unmount(const char *dir)
+{
+	struct text said = {0};
+	int wstatus, rc = run_fusermount(dir, &said, &wstatus);
+
+	text_add(&said, "", 1);
+	said.base[strcspn(said.base, "\n")] = '\0';
+	if (rc == -ENOENT) {
+		cli_say("umount", "fusermount3 is missing; install fuse3");
+		rc = EX_OSERR;
+	} else if (rc < 0) {
+		cli_say("umount", "cannot run fusermount3: %s", strerror(-rc));
+		rc = EX_OSERR;
+	} else if (!WIFEXITED(wstatus) || WEXITSTATUS(wstatus) != 0) {
+		rc = explain(dir, said.base);
+	}
+	text_finish(&said);
+	return rc;
+}
+
+static uint32_t parse_timeout(const char *verb, const char *s)
+{
+	size_t n = strspn(s, "0123456789");
+	unsigned long v =
+		n > 0 && n < 6 && s[n] == '\0' ? strtoul(s, NULL, 10) : 0;
+
+	if (v < 1 || v > 86400)
+		cli_usage(verb, "--timeout %s: must be 1 to 86400 seconds", s);
+	return (uint32_t)v;
+}
+
+int cli_umount(int argc, char **argv)
+{
+	static const struct option longs[] = {
+		{"timeout", required_argument, NULL, 't'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0}};
+	uint32_t timeout_s = TIMEOUT_S;
+	struct cli_mount m;
+	struct daemon d;
+	int c;
+
+	while ((c = cli_next(argc, argv, "h", longs, help)) >= 0)
+		timeout_s = parse_timeout(argv[0], optarg);
+	if (argc - optind != 1)
+		cli_usage(argv[0], "one directory is wanted");
+	int rc = cli_mount_at(argv[0], argv[optind], &m);
+	if (rc != 0)
+		return rc;
+	find_daemon(&m, &d);
+	char *dir = xstrdup(m.dir);
+	cli_mount_finish(&m); /* our descriptor would keep it busy */
+	rc = unmount(dir);
+	if (rc == 0)
+		rc = wait_gone(&d, timeout_s);
+	if (d.fd >= 0)
+		close(d.fd);
+	free(dir);
+	return rc;
+}

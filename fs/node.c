@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: MIT */
+/* The way up, each step undone in the opposite order on the way down:
+ *
+ *   mountpoint checked, state locked, port reserved, herald started,
+ *   ring opened -> ready -> tree made, mounted -> INIT answered: it serves
+ *
+ * and each way to end: a step fails (its sentence and status), SIGTERM, SIGINT
+ * or SIGHUP (0), unmounted by somebody (0). On the way down callers are let go
+ * first, then the mount, then the herald that may be inside of it, then the
+ * ring, whose last writes are waited for. */
+#include "fs/node.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "fs/daemonize.h"
+#include "fs/herald.h"
+#include "fs/log.h"
+#include "fs/mount.h"
+#include "fs/options.h"
+#include "fs/port.h"
+#include "fs/sdnotify.h"
+#include "fs/state.h"
+#include "fs/tree.h"
+#include "fs/util.h"
+
+#define JOIN_MS 10000
+
+enum {
+	SIGNAL_TERM,
+	SIGNAL_INT,
+	SIGNAL_HUP,
+	N_SIGNALS
+};
+
+struct node {
+	const struct options *options;
+	struct daemonize daemonize;
+	uv_loop_t loop;
+	uv_async_t wake;
+	uv_timer_t tick, join;
+	uv_prepare_t flush;
+	uv_signal_t signals[N_SIGNALS];
+	struct state state;
+	struct port port;
+	struct herald *herald;
+	struct ring *ring;
+	struct tree *tree;
+	struct mount *mount;
+	bool serving, stopping;
+	int status; /* to exit with */
+	char errmsg[RING_ERRMSG_SIZE];
+};
+
+static int status_of(int rc)
+{
+	switch (rc) {
+	case -EACCES:
+	case -EPERM:
+		return EX_NOPERM;
+	case -EBUSY:
+	case -EADDRINUSE:
+	case -EADDRNOTAVAIL:
+	case -EINVAL:
+	case -ENOTDIR:
+	case -ENOENT:
+	case -EUCLEAN:
+	case -EXDEV:
+	case -ESTALE:
+		return EX_CONFIG;
+	case -ETIMEDOUT:
+		return EX_TEMPFAIL;
+	default:
+		return EX_OSERR;
+	}
+}
+
+/* ---- The way down ---- */
+
+static void close_handle(uv_handle_t *handle, void *data)
+{
+	(void)data;
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+static void on_herald_closed(void *data)
+{
+	struct node *n = data;
+
+	n->herald = NULL;
+	uv_walk(&n->loop, close_handle, NULL); /* and so the loop ends */
+}
+
+static void on_mount_closed(void *data)
+{
+	struct node *n = data;
+
+	n->mount = NULL;
+	if (n->herald != NULL)
+		herald_close(n->herald, on_herald_closed, n);
+	else
+		on_herald_closed(n);
+}
+
+static void stop(struct node *n)
+{
+	if (n->stopping)
+		return;
+	n->stopping = true;
+	sdnotify("STOPPING=1");
+	if (n->tree != NULL)
+		tree_drain(n->tree);
+	if (n->mount != NULL)
+		mount_close(n->mount, on_mount_closed, n);
+	else
+		on_mount_closed(n);
+}
+
+__attribute__((format(printf, 3, 4))) static void fail(struct node *n, int rc,
+						       const char *format, ...)
+{
+	char text[sizeof(n->errmsg)];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	n->status = status_of(rc);
+	if (n->serving)
+		log_error("%s", text);
+	else
+		memcpy(n->errmsg, text, sizeof(text));
+	stop(n);
+}
+
+/* ---- Callbacks ---- */
+
+static void on_signal(uv_signal_t *handle, int signum)
+{
+	struct node *n = handle->data;
+
+	log_info("stopping: %s", strsignal(signum));
+	stop(n);
+}
+
+static void on_mount_ready(void *data)
+{
+	struct node *n = data;
+	char *log = xasprintf("%s/log", n->state.dir);
+
+	herald_begin(n->herald);
+	log_info("%s serves the ring at %s", n->options->name,
+		 n->options->mountpoint);
+	int rc = daemonize_ready(&n->daemonize, log);
+
+	if (rc != 0)
+		log_warning("%s: %s; the log goes on here", log, strerror(-rc));
+	n->serving = true;
+	sdnotify("READY=1\nSTATUS=serving");
+	free(log);
+}
+
+static void on_mount_end(void *data)
+{
+	struct node *n = data;
+
+	log_info("unmounted");
+	stop(n);
+}
+
+static void on_change(void *data, const struct ring_change *change)
+{
+	struct node *n = data;
+
+	if (n->tree != NULL && !n->stopping)
+		tree_on_change(n->tree, change);
+}
+
+static void mount_when_ready(struct node *n);
+
+static void on_status(void *data)
+{
+	struct node *n = data;
+
+	if (n->tree != NULL && !n->stopping)
+		tree_on_status(n->tree);
+}
+
+static void on_ring_log(void *data, int level, const char *line)
+{
+	(void)data;
+	log_line(level, line);
+}
+
+static void on_ring_wake(void *data) /* thread: any */
+{
+	struct node *n = data;
+
+	uv_async_send(&n->wake);
+}
+
+static void on_wake(uv_async_t *handle)
+{
+	struct node *n = handle->data;
+
+	if (n->ring != NULL)
+		ring_wake(n->ring, boot_ms());
+}
+
+static void on_tick(uv_timer_t *handle)
+{
+	struct node *n = handle->data;
+
+	ring_tick(n->ring, boot_ms());
+}
+
+/* Once per turn, before the loop sleeps. */
+static void on_flush(uv_prepare_t *handle)
+{
+	struct node *n = handle->data;
+
+	if (n->stopping)
+		return;
+	mount_when_ready(n);
+	uint32_t due_ms = ring_flush(n->ring, boot_ms());
+
+	uv_update_time(&n->loop);
+	uv_timer_start(&n->tick, on_tick, due_ms, 0);
+}
+
+/* ---- The way up ---- */
+
+static void start_tree(struct node *n)
+{
+	const struct options *o = n->options;
+	struct tree_config config = {.ring = n->ring,
+				     .herald = n->herald,
+				     .mountpoint = o->mountpoint,
+				     .uid = getuid(),
+				     .gid = o->has_group ? o->group : getgid(),
+				     .write_mode = o->has_group ? 0775 : 0755,
+				     .version = VERSION,
+				     .address = n->port.text};
+	struct mount_config mount = {.loop = &n->loop,
+				     .dir = o->mountpoint,
+				     .allow_other = o->allow_other,
+				     .ops = &tree_ops,
+				     .on_ready = on_mount_ready,
+				     .on_end = on_mount_end,
+				     .data = n};
+	char errmsg[RING_ERRMSG_SIZE];
+
+	n->tree = tree_create(&config);
+	mount.userdata = n->tree;
+	int rc = mount_start(&mount, &n->mount, errmsg);
+
+	if (rc != 0)
+		fail(n, rc, "%s", errmsg);
+}
+
+/* The mount appears when this node has joined, not before. */
+static void mount_when_ready(struct node *n)
+{
+	struct ring_status status;
+
+	if (n->tree != NULL)
+		return;
+	ring_status(n->ring, &status);
+	if (status.health == RING_FAILED)
+		fail(n, -EUCLEAN, "%s: %s", n->state.dir, status.reason);
+	else if (ring_self(n->ring) != RING_NONE)
+		start_tree(n);
+}
+
+static void on_join_timeout(uv_timer_t *handle)
+{
+	struct node *n = handle->data;
+	struct ring_status status;
+
+	ring_status(n->ring, &status);
+	if (n->tree == NULL)
+		fail(n, -ETIMEDOUT, "%s: not ready after %d s: %s",
+		     n->state.dir, JOIN_MS / 1000, status.reason);
+}
+
+static void start_signals(struct node *n)
+{
+	static const int numbers[N_SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
+
+	signal(SIGPIPE, SIG_IGN);
+	for (int i = 0; i < N_SIGNALS; i++) {
+		uv_signal_init(&n->loop, &n->signals[i]);
+		n->signals[i].data = n;
+		uv_signal_start(&n->signals[i], on_signal, numbers[i]);
+	}
+}
+
+static void init_loop(struct node *n)
+{
+	int rc = uv_loop_init(&n->loop);
+
+	if (rc == 0)
+		rc = uv_async_init(&n->loop, &n->wake, on_wake);
+	if (rc != 0) {
+		fprintf(stderr, "ringfs: no event loop: %s\n", uv_strerror(rc));
+		abort();
+	}
+	n->wake.data = n;
+	uv_timer_init(&n->loop, &n->tick);
+	n->tick.data = n;
+	uv_timer_init(&n->loop, &n->join);
+	n->join.data = n;
+	uv_prepare_init(&n->loop, &n->flush);
+	n->flush.data = n;
+}
+
+static int start_herald(struct node *n)
+{
+	struct herald_config config = {.loop = &n->loop,
+				       .mountpoint = n->options->mountpoint};
+
+	tree_herald_dirs(config.dirs, HERALD_DIRS, &config.best_effort);
+	return herald_create(&config, &n->herald);
+}
+
+static int open_ring(struct node *n, char *errmsg)
+{
+	const struct options *o = n->options;
+	struct ring_config config = {.dir = n->state.dir,
+				     .cluster = n->state.cluster,
+				     .id = n->state.node,
+				     .boot = n->state.boot,
+				     .name = o->name,
+				     .weight = o->weight,
+				     .settings = o->settings,
+				     .op_timeout_ms = o->op_timeout_ms,
+				     .on_change = on_change,
+				     .on_status = on_status,
+				     .on_log = on_ring_log,
+				     .wake = on_ring_wake,
+				     .data = n};
+
+	return ring_open(&config, boot_ms(), &n->ring, errmsg);
+}
+
+/* Run until stopped. The ring closes when nobody can ask it any more. */
+static void serve(struct node *n)
+{
+	start_signals(n);
+	uv_timer_start(&n->join, on_join_timeout, JOIN_MS, 0);
+	uv_timer_start(&n->tick, on_tick, 0, 0);
+	uv_prepare_start(&n->flush, on_flush);
+	uv_run(&n->loop, UV_RUN_DEFAULT);
+	assert(n->mount == NULL && n->herald == NULL);
+}
+
+static void close_loop(struct node *n)
+{
+	uv_walk(&n->loop, close_handle, NULL);
+	uv_run(&n->loop, UV_RUN_DEFAULT);
+	int rc = uv_loop_close(&n->loop);
+
+	assert(rc == 0);
+	(void)rc;
+}
+
+/* Everything between the state's lock and its release. */
+static int run(struct node *n, char *errmsg)
+{
+	int rc = port_open(n->options->bind, &n->port, errmsg);
+
+	if (rc != 0)
+		return status_of(rc);
+	init_loop(n);
+	rc = start_herald(n);
+	if (rc != 0)
+		log_warning("no herald: %s; changes that this node does not "
+			    "make itself raise no inotify event",
+			    strerror(-rc));
+	rc = open_ring(n, errmsg);
+	if (rc == 0) {
+		serve(n);
+	} else {
+		n->status = status_of(rc);
+		stop(n);
+		uv_run(&n->loop, UV_RUN_DEFAULT);
+	}
+	if (n->ring != NULL)
+		ring_close(n->ring);
+	if (n->tree != NULL)
+		tree_destroy(n->tree);
+	close_loop(n);
+	port_close(&n->port);
+	if (rc == 0 && n->status != 0)
+		memcpy(errmsg, n->errmsg, sizeof(n->errmsg));
+	return n->status;
+}
+
+int node_main(const struct options *o)
+{
+	struct node *n = xcalloc(1, sizeof(*n));
+	char errmsg[RING_ERRMSG_SIZE] = "";
+	int rc = daemonize_begin(&n->daemonize, !o->foreground);
+
+	if (rc != 0) {
+		fprintf(stderr,
+			"ringfs: mount: cannot go to the background: "
+			"%s\n",
+			strerror(-rc));
+		free(n);
+		return EX_OSERR;
+	}
+	n->options = o;
+	log_set(o->log_level, o->log_json);
+	int status = mount_check(o->mountpoint, o->state, errmsg);
+
+	if (status == 0) {
+		rc = state_open(o->state, &n->state, errmsg);
+		status = rc == 0 ? 0 : status_of(rc);
+	}
+	if (status == 0) {
+		status = run(n, errmsg);
+		state_close(&n->state);
+	}
+	if (status != 0 && !n->serving)
+		daemonize_fail(&n->daemonize, status, errmsg);
+	free(n);
+	return status;
+}
