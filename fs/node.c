@@ -158,7 +158,8 @@ static void on_mount_ready(void *data)
 	struct node *n = data;
 	char *log = xasprintf("%s/log", n->state.dir);
 
-	herald_begin(n->herald);
+	if (n->herald != NULL)
+		herald_begin(n->herald);
 	log_info("%s serves the ring at %s", n->options->name,
 		 n->options->mountpoint);
 	int rc = daemonize_ready(&n->daemonize, log);

@@ -302,6 +302,12 @@ void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 
 	if (p == NULL) /* a repeat, answered before */
 		return;
+	r->in_flight -= p->last_of_entry;
+	p->last_of_entry = false;
+	if (rc == -EAGAIN) { /* too many answers are kept: the floor rises */
+		p->sent = false;
+		return;
+	}
 	for (size_t i = 0; rc == 0 && i < n && i < p->n_ops; i++)
 		take_answer(r, p, i, &answers[i]);
 	for (size_t i = 0; rc != 0 && i < p->n_ops; i++)
@@ -309,7 +315,6 @@ void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 	/* Refused whole: this life was declared over; nothing was done. */
 	if (p->req != NULL)
 		answer(r, p->req, rc == 0 ? 0 : -EROFS);
-	r->in_flight -= p->last_of_entry;
 	r->stalled = false;
 	unlink_pending(r, p);
 	pending_free(p);
