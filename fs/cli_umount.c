@@ -172,7 +172,22 @@ static void say_who(const char *pid, const char *dir)
 	free(path);
 }
 
-static void say_all_who(const char *dir)
+static bool is_child_of(const char *pid, pid_t parent)
+{
+	char *path = xasprintf("/proc/%s/status", pid);
+	struct text status = {0};
+
+	cli_read_file(AT_FDCWD, path, &status);
+	text_add(&status, "", 1);
+	const char *line = strstr(status.base, "\nPPid:");
+	bool is = line != NULL && atol(line + strlen("\nPPid:")) == parent;
+	text_finish(&status);
+	free(path);
+	return is;
+}
+
+/* Name those inside, but for the daemon's own herald. Gives how many. */
+static int say_all_who(const char *dir, pid_t daemon)
 {
 	DIR *d = opendir("/proc");
 	const struct dirent *e;
@@ -181,13 +196,15 @@ static void say_all_who(const char *dir)
 	while (d != NULL && n < BUSY_MAX && (e = readdir(d)) != NULL) {
 		if (!isdigit((unsigned char)e->d_name[0]) ||
 		    atol(e->d_name) == (long)getpid() ||
-		    !is_inside(e->d_name, dir))
+		    !is_inside(e->d_name, dir) ||
+		    is_child_of(e->d_name, daemon))
 			continue;
 		say_who(e->d_name, dir);
 		n++;
 	}
 	if (d != NULL)
 		closedir(d);
+	return n;
 }
 
 /* ---- fusermount3 ---- */
@@ -227,15 +244,26 @@ static int run_fusermount(const char *dir, struct text *said, int *wstatus)
 	return rc;
 }
 
+/* Nobody is to be seen inside but the herald, which is there for an instant with
+ * each announcement: the daemon takes the mount off by itself. */
+static int ask_daemon(const struct daemon *d)
+{
+	return d->fd >= 0 && syscall(SYS_pidfd_send_signal, d->fd, SIGTERM,
+				     NULL, 0) == 0
+		       ? 0
+		       : -errno;
+}
+
 /* Its exit status is 1 whatever the reason; the sentence tells. */
-static int explain(const char *dir, const char *said)
+static int explain(const char *dir, const struct daemon *d, const char *said)
 {
 	if (strstr(said, strerror(EBUSY)) != NULL) {
+		if (say_all_who(dir, d->pid) == 0 && ask_daemon(d) == 0)
+			return 0;
 		cli_say("umount",
 			"'%s': target is busy; close the files and shells "
 			"inside, or: fusermount3 -uz %s",
 			dir, dir);
-		say_all_who(dir);
 		return 1;
 	}
 	cli_say("umount", "'%s': %s", dir, said);
@@ -245,7 +273,7 @@ static int explain(const char *dir, const char *said)
 		       : EX_OSERR;
 }
 
-static int unmount(const char *dir)
+static int unmount(const char *dir, const struct daemon *d)
 {
 	struct text said = {0};
 	int wstatus, rc = run_fusermount(dir, &said, &wstatus);
@@ -259,7 +287,7 @@ static int unmount(const char *dir)
 		cli_say("umount", "cannot run fusermount3: %s", strerror(-rc));
 		rc = EX_OSERR;
 	} else if (!WIFEXITED(wstatus) || WEXITSTATUS(wstatus) != 0) {
-		rc = explain(dir, said.base);
+		rc = explain(dir, d, said.base);
 	}
 	text_finish(&said);
 	return rc;
@@ -297,7 +325,7 @@ int cli_umount(int argc, char **argv)
 	find_daemon(&m, &d);
 	char *dir = xstrdup(m.dir);
 	cli_mount_finish(&m); /* our descriptor would keep it busy */
-	rc = unmount(dir);
+	rc = unmount(dir, &d);
 	if (rc == 0)
 		rc = wait_gone(&d, timeout_s);
 	if (d.fd >= 0)
