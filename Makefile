@@ -20,7 +20,7 @@ LINK   = $(CC) $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lraft -linih -lpthread
 SRC    = $(wildcard fs/*.c ring/*.c gossip/*.c)
 OBJ    = $(SRC:%.c=$O/%.o)
-LIB    = $(filter-out $O/fs/main.o,$(OBJ))
+LIB    = $O/ringfs.a
 UNIT   = $(patsubst %.c,$O/%,$(wildcard tests/unit/*_test.c))
 TOOL   = $(patsubst %.c,$O/%,$(wildcard tests/tools/*.c))
 BENCH  = $(patsubst %.c,$O/%,$(wildcard tests/bench/*.c))
@@ -32,8 +32,10 @@ all: $O/ringfs
 deps:
 	@.ci/deps
 
-$O/ringfs: $(OBJ)
+$O/ringfs: $O/fs/main.o $(LIB)
 	$(LINK) -o $@ $^ $(LIBS)
+$(LIB): $(filter-out $O/fs/main.o,$(OBJ))
+	rm -f $@ && $(AR) rcs $@ $^
 # Tools and benchmarks stand alone; unit tests and fuzz targets link the parts.
 $(TOOL) $(BENCH): %: %.o
 	$(LINK) -o $@ $^ $(LIBS)

@@ -103,8 +103,12 @@ int daemonize_begin(struct daemonize *d, bool background)
 		close(fds[1]);
 		wait_for_child(child, fds[0]);
 	}
-	close(fds[0]);
+	/* What the caller had open is not ours: a lock on it would be held for
+	 * as long as we live. */
 	d->fd = fds[1];
+	if (d->fd > 3)
+		close_range(3, (unsigned)d->fd - 1, 0);
+	close_range((unsigned)d->fd + 1, ~0U, 0);
 	return become_daemon(parent);
 }
 

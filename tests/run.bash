@@ -1,0 +1,171 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The whole proof, behind `make check`. Each part prints what it did and its
+# seconds; the last line is "N passed, N failed". With STRICT=1, as .ci/run sets
+# it, a skipped test counts as failed.
+#
+# Parts can be named: tests/run.bash unit bats
+set -u
+cd "$(dirname "$0")/.." || exit
+export STRICT=${STRICT-} LC_ALL=C
+FUZZ_SECONDS=${FUZZ_SECONDS:-10}
+LOG=build/check
+passed=0 failed=0 skipped=0
+
+die() {
+	printf 'check: %s\n' "$*" >&2
+	exit 1
+}
+
+need_all() {
+	local tool
+	for tool in gcc clang clang-format make pkg-config bats shellcheck groff jq \
+		getfattr inotifywait fusermount3 setpriv; do
+		command -v "$tool" >/dev/null ||
+			die "$tool is missing; 'make deps' and '.ci/deps test' install what is needed"
+	done
+	[ -e /dev/fuse ] || die "/dev/fuse is missing: the kernel has no FUSE here, or this container was not given the device (--device /dev/fuse --cap-add SYS_ADMIN)"
+	{ : <>/dev/fuse; } 2>/dev/null ||
+		die "/dev/fuse cannot be opened by $(id -un)"
+	[ "$STRICT" != 1 ] || ((EUID == 0)) ||
+		die "STRICT=1 needs root: some tests make file systems"
+}
+
+# Count the TAP lines in FILE.
+count() { # FILE
+	local ok not skip
+	skip=$(grep -cE '^ok .*# skip' "$1")
+	ok=$(($(grep -cE '^ok ' "$1") - skip))
+	not=$(grep -cE '^not ok ' "$1")
+	if [ "$STRICT" = 1 ]; then
+		((failed += skip))
+	else
+		((skipped += skip))
+	fi
+	((passed += ok, failed += not))
+	awk '/^(not )?ok / { bad = /^not/ } bad' "$1" | head -n 200
+	[ "$STRICT" != 1 ] || grep -E '^ok .*# skip' "$1"
+	((not == 0))
+}
+
+# Run a part; its output is shown if it fails. One check, unless it prints TAP.
+part() { # NAME tap|one COMMAND...
+	local name=$1 kind=$2 begin=$EPOCHREALTIME rc file
+	shift 2
+	file=$LOG/${name// /-}.log
+	"$@" >"$file" 2>&1
+	rc=$?
+	if [ "$kind" = tap ]; then
+		# A program that died without a "not ok" has failed once.
+		count "$file" && ((rc != 0)) && { ((failed++)) || true; } &&
+			tail -n 40 "$file"
+	elif ((rc == 0)); then
+		((passed++))
+	else
+		((failed++))
+		grep -vE '^(cc|gcc|clang) ' "$file" | tail -n 60
+	fi
+	awk -v n="$name" -v b="$begin" -v e="$EPOCHREALTIME" -v rc=$rc 'BEGIN {
+		printf "%-24s %6.1f s  %s\n", n, e - b, rc ? "FAILED" : "ok" }'
+	return $rc
+}
+
+unit() { # FOLDER
+	local t begin status rc=0
+	for t in tests/unit/*_test.c; do
+		t=$1/${t%.c}
+		begin=$EPOCHREALTIME
+		timeout 300 "$t"
+		status=$?
+		# With status 1 the program has told itself what is not ok.
+		((status <= 1)) || echo "not ok - $t: status $status"
+		((status == 0)) || rc=1
+		awk -v t="$t" -v b="$begin" -v e="$EPOCHREALTIME" 'BEGIN {
+			printf "# %s: %.1f s\n", t, e - b }'
+	done
+	return $rc
+}
+
+run_bats() { # FOLDER
+	RINGFS_BIN=$PWD/$1/ringfs BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-60} \
+		bats --tap --timing tests
+}
+
+has_tests() {
+	compgen -G "$1" >/dev/null
+}
+
+make_part() {
+	make -s -j"$(nproc)" "$@"
+}
+
+# What install puts there, and uninstall takes away: just that.
+install_and_back() {
+	local root=$PWD/$LOG/root want
+	rm -rf "$root"
+	make_part DESTDIR="$root" prefix=/usr install || return
+	want=$(
+		echo usr/bin/ringfs
+		echo usr/sbin/mount.ringfs
+		for page in man/*.[1-8]; do
+			echo "usr/share/man/man${page##*.}/${page##*/}"
+		done
+	)
+	diff <(sort <<<"$want") <(cd "$root" && find . ! -type d -printf '%P\n' |
+		sort) || return
+	[ "$(readlink "$root/usr/sbin/mount.ringfs")" = /usr/bin/ringfs ] || return
+	make_part DESTDIR="$root" prefix=/usr uninstall || return
+	[ -z "$(find "$root" ! -type d)" ]
+}
+
+plain() {
+	part "build gcc" one make_part CC=gcc all unit tools benches || return
+	part "install" one install_and_back
+	part "unit" tap unit build
+	part "bats" tap run_bats build
+}
+
+sanitized() {
+	local san=address,undefined
+	export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
+	part "build sanitized" one make_part SAN=$san CC=gcc all unit tools ||
+		return
+	UBSAN_OPTIONS=halt_on_error=1 part "unit sanitized" tap unit build/san
+	ROUNDS=${ROUNDS:-5} part "bats sanitized" tap run_bats build/san
+}
+
+clang_part() {
+	part "build clang" one make_part O=build/clang CC=clang all unit tools \
+		benches
+}
+
+main() {
+	local parts=("$@") p
+	((${#parts[@]})) || parts=(form plain sanitized clang fuzz)
+	need_all
+	mkdir -p $LOG
+	for p in "${parts[@]}"; do
+		case $p in
+		form)
+			part "layers" one tests/layers.bash
+			part "lint" one tests/lint.bash
+			;;
+		plain) plain ;;
+		sanitized) sanitized ;;
+		clang) clang_part ;;
+		fuzz) has_tests 'tests/fuzz/*_fuzz.c' &&
+			part "fuzz" tap tests/fuzz.bash "$FUZZ_SECONDS" ;;
+		unit) part "unit" tap unit build ;;
+		bats) part "bats" tap run_bats build ;;
+		*) die "no part named $p" ;;
+		esac
+	done
+	if ((skipped > 0)); then
+		echo "$passed passed, $failed failed, $skipped skipped"
+	else
+		echo "$passed passed, $failed failed"
+	fi
+	((failed == 0 && passed > 0))
+}
+
+main "$@"
