@@ -34,6 +34,7 @@
 
 #include <uv.h>
 
+#include "fs/herald_cpu.h"
 #include "fs/herald_queue.h"
 #include "fs/herald_wire.h"
 #include "fs/log.h"
@@ -48,6 +49,9 @@
 
 /* Packets taken in one turn of the loop, so that others get theirs. */
 #define PACKETS_PER_TURN 32
+
+/* So many records that wait are a burst. */
+#define BURST (2 * HERALD_WINDOW)
 
 enum child_state {
 	DOWN,
@@ -75,6 +79,7 @@ struct herald {
 	pid_t tids[HERALD_DIRS];
 	size_t n_tids;
 	struct herald_packet out; /* len 0, or waits for room */
+	struct herald_cpu cpu;
 
 	bool begun;	   /* the mount serves */
 	bool gone;	   /* the mount is not there, or hidden by another */
@@ -230,6 +235,8 @@ static bool send_out(struct herald *h)
 static void pump(struct herald *h)
 {
 	uv_idle_stop(&h->flush);
+	if (h->queue.n_waiting > BURST)
+		herald_cpu_bind(&h->cpu, h->tids, h->n_tids);
 	if (h->state == DYING || (h->out.len > 0 && !send_out(h)))
 		return;
 	while (h->state == SERVING && !h->gone && fill(h))
@@ -328,6 +335,8 @@ static int on_done(struct herald *h, struct herald_reader *r)
 				  strerror(error));
 		}
 	}
+	if (h->queue.n_waiting + h->queue.n_flight == 0)
+		herald_cpu_free(&h->cpu, h->tids, h->n_tids);
 	return 0;
 }
 
@@ -406,6 +415,7 @@ static void on_exit_cb(uv_process_t *process, int64_t status, int signal)
 			    h->queue.n_waiting + h->queue.n_flight);
 	}
 	herald_queue_settle(&h->queue);
+	herald_cpu_free(&h->cpu, NULL, 0);
 	h->state = DYING;
 	h->n_tids = 0;
 	h->out.len = 0;
