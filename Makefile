@@ -5,6 +5,7 @@ prefix ?= /usr/local
 bindir ?= $(prefix)/bin
 sbindir ?= $(prefix)/sbin
 mandir ?= $(prefix)/share/man
+COMPLETION = $(prefix)/share/bash-completion/completions/ringfs
 SAN    =
 O      = build$(if $(SAN),/san)
 VERSION = 0.1.0
@@ -81,8 +82,10 @@ install: all
 	ln -sf $(bindir)/ringfs $(DESTDIR)$(sbindir)/mount.ringfs
 	for m in $(MAN); do install -D -m 644 $$m \
 		$(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/} || exit; done
+	install -D -m 644 fs/ringfs.bash-completion $(DESTDIR)$(COMPLETION)
 uninstall:
-	rm -f $(DESTDIR)$(bindir)/ringfs $(DESTDIR)$(sbindir)/mount.ringfs
+	rm -f $(DESTDIR)$(bindir)/ringfs $(DESTDIR)$(sbindir)/mount.ringfs \
+		$(DESTDIR)$(COMPLETION)
 	for m in $(MAN); do \
 		rm -f $(DESTDIR)$(mandir)/man$${m##*.}/$${m##*/}; done
 clean:

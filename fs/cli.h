@@ -27,6 +27,10 @@ int cli_show(int argc, char **argv);
 int cli_route(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_umount(int argc, char **argv);
+int cli_work(int argc, char **argv);
+int cli_members(int argc, char **argv);
+int cli_ring(int argc, char **argv);
+int cli_top(int argc, char **argv);
 
 /* ---- Shared by them (cli.c) ---- */
 

@@ -4,7 +4,7 @@
 # stdout and stderr says what.
 load helper
 
-VERBS="mount umount status claim finish submit show route"
+VERBS="mount umount status claim finish submit show route work members ring top"
 
 try() {
 	printf "Try 'ringfs %s --help'" "$1"

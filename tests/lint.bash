@@ -10,7 +10,8 @@ bad=0
 c=(fs/*.[ch] ring/*.[ch] gossip/*.[ch] tests/*/*.[ch])
 clang-format --dry-run -Werror "${c[@]}" || bad=1
 
-shell=(.ci/deps .ci/run tests/*.bash tests/*.sh tests/*/*.bash tests/*/*.sh)
+shell=(.ci/deps .ci/run tests/*.bash tests/*.sh tests/*/*.bash tests/*/*.sh
+	man/*.sh fs/*.bash-completion)
 shellcheck -x -S warning "${shell[@]}" || bad=1
 # SC2030, SC2031: each bats test is a subshell. SC2034, SC2154: names that the
 # helper and bats know.

@@ -107,6 +107,7 @@ install_and_back() {
 	want=$(
 		echo usr/bin/ringfs
 		echo usr/sbin/mount.ringfs
+		echo usr/share/bash-completion/completions/ringfs
 		for page in man/*.[1-8]; do
 			echo "usr/share/man/man${page##*.}/${page##*/}"
 		done

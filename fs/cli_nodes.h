@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* The document of status/json, as those verbs read it that make tables of it
+ * (cli_ring.c). */
+#ifndef FS_CLI_NODES_H
+#define FS_CLI_NODES_H
+
+#include <jansson.h>
+
+struct cli_mount;
+struct text;
+
+/* The document, which json_decref() releases: 0, or the exit status after a line
+ * on stderr. */
+int nodes_ask(const char *verb, const struct cli_mount *m, json_t **out);
+
+/* A member; 0 if it is not there. */
+long long nodes_number(const json_t *object, const char *name);
+/* A member; "-" if it is not there, or empty. Borrowed from object. */
+const char *nodes_word(const json_t *object, const char *name);
+
+/* Who owns how much, as a table. */
+void nodes_put_shares(const json_t *document, struct text *out);
+
+#endif
