@@ -25,6 +25,8 @@ LIB    = $O/ringfs.a
 UNIT   = $(patsubst %.c,$O/%,$(wildcard tests/unit/*_test.c))
 TOOL   = $(patsubst %.c,$O/%,$(wildcard tests/tools/*.c))
 BENCH  = $(patsubst %.c,$O/%,$(wildcard tests/bench/*.c))
+SIM    = $O/tests/sim/sim
+SIMOBJ = $(patsubst %.c,$O/%.o,$(wildcard tests/sim/*.c))
 FUZZ   = $(patsubst %.c,$O/%,$(wildcard tests/fuzz/*_fuzz.c))
 MAN    = $(wildcard man/*.[1-8])
 
@@ -40,6 +42,8 @@ $(LIB): $(filter-out $O/fs/main.o,$(OBJ))
 # Tools and benchmarks stand alone; unit tests and fuzz targets link the parts.
 $(TOOL) $(BENCH): %: %.o
 	$(LINK) -o $@ $^ $(LIBS)
+$(SIM): $(SIMOBJ) $(LIB)
+	$(LINK) -o $@ $^ $(LIBS)
 $(UNIT): %: %.o $(LIB)
 	$(LINK) -o $@ $^ $(LIBS)
 $(FUZZ): %: %.o $(LIB)
@@ -48,10 +52,10 @@ $O/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(XCFLAGS) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 .PRECIOUS: $O/%.o
--include $(OBJ:.o=.d) $(UNIT:=.d) $(TOOL:=.d) $(BENCH:=.d) $(FUZZ:=.d)
+-include $(OBJ:.o=.d) $(SIMOBJ:.o=.d) $(UNIT:=.d) $(TOOL:=.d) $(BENCH:=.d) $(FUZZ:=.d)
 
 unit: $(UNIT)
-tools: $(TOOL)
+tools: $(TOOL) $(SIM)
 benches: $(BENCH)
 fuzzers: $(FUZZ)
 
