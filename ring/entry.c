@@ -12,7 +12,7 @@
  *             | n_ops u32 | n_ops operations
  *
  *   operation type u8 | name | id u64 | token u64
- *             CLAIM, SUBMIT: | uid u32 | gid u32
+ *             CLAIM, SUBMIT, TAKE: | uid u32 | gid u32
  *             CLAIM, SUBMIT, NOTE: | note_len u32 | note
  *   name      len u16 | bytes
  *
@@ -49,7 +49,7 @@ static bool has_note(enum ring_op_type type)
 
 static bool has_owner(enum ring_op_type type)
 {
-	return type == RING_CLAIM || type == RING_SUBMIT;
+	return type == RING_CLAIM || type == RING_SUBMIT || type == RING_TAKE;
 }
 
 static void put_op(struct buf *b, const struct ring_op *op)

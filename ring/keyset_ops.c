@@ -113,6 +113,8 @@ static int op_take(struct act *a)
 	key_begin(a->k, a->key, &was);
 	a->key->token = ++a->k->token;
 	a->key->state = RING_HELD;
+	a->key->uid = a->op->uid;
+	a->key->gid = a->op->gid;
 	a->key->backoff_ms = 0;
 	a->key->since_us = a->k->wall_us;
 	if (a->key->attempts < UINT16_MAX)

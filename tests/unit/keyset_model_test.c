@@ -186,6 +186,7 @@ static int model_op(uint32_t node, const struct ring_op *op, int i)
 		if (!offered)
 			return -ENOENT;
 		key->state = RING_HELD;
+		key->uid = op->uid;
 		key->token = ++counter;
 		key->attempts++;
 		key->backoff = 0;
