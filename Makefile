@@ -27,6 +27,7 @@ TOOL   = $(patsubst %.c,$O/%,$(wildcard tests/tools/*.c))
 BENCH  = $(patsubst %.c,$O/%,$(wildcard tests/bench/*.c))
 SIM    = $O/tests/sim/sim
 SIMOBJ = $(patsubst %.c,$O/%.o,$(wildcard tests/sim/*.c))
+SHIM   = $(patsubst %.c,$O/%.so,$(wildcard tests/shim/*.c))
 FUZZ   = $(patsubst %.c,$O/%,$(wildcard tests/fuzz/*_fuzz.c))
 MAN    = $(wildcard man/*.[1-8])
 
@@ -44,6 +45,10 @@ $(TOOL) $(BENCH): %: %.o
 	$(LINK) -o $@ $^ $(LIBS)
 $(SIM): $(SIMOBJ) $(LIB)
 	$(LINK) -o $@ $^ $(LIBS)
+# Loaded into a daemon by LD_PRELOAD; never with sanitizers of its own.
+$(SHIM): $O/%.so: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c11 $(WARN) -D_GNU_SOURCE $(CFLAGS) -fPIC -shared -o $@ $<
 $(UNIT): %: %.o $(LIB)
 	$(LINK) -o $@ $^ $(LIBS)
 $(FUZZ): %: %.o $(LIB)
@@ -55,7 +60,7 @@ $O/%.o: %.c Makefile
 -include $(OBJ:.o=.d) $(SIMOBJ:.o=.d) $(UNIT:=.d) $(TOOL:=.d) $(BENCH:=.d) $(FUZZ:=.d)
 
 unit: $(UNIT)
-tools: $(TOOL) $(SIM)
+tools: $(TOOL) $(SHIM) $(SIM)
 benches: $(BENCH)
 fuzzers: $(FUZZ)
 

@@ -55,6 +55,7 @@ struct handle *handle_make(struct tree *t, const struct files *files,
 
 void handle_free(struct tree *t, struct handle *h)
 {
+	tree_lock_drop(t, h);
 	if (h->files->release != NULL)
 		h->files->release(t, h);
 	if (h->prev != NULL)
@@ -70,6 +71,7 @@ void handle_free(struct tree *t, struct handle *h)
 static void call_free(struct call *c)
 {
 	assert(c->req == NULL && !c->waits);
+	text_finish(&c->note);
 	free(c);
 }
 
@@ -223,16 +225,32 @@ void call_reply_slice(struct call *c, const struct text *text, size_t size,
 
 /* ---- Waiting ---- */
 
+/* By name, since each change of a key looks for those who made it: a thousand
+ * callers and a batch of thousands meet here. */
+static struct call **bucket_of(struct tree *t, const char *name)
+{
+	uint32_t hash = 2166136261u; /* FNV-1a */
+
+	for (; *name != '\0'; name++)
+		hash = (hash ^ (uint8_t)*name) * 16777619u;
+	return &t->waiting[hash % CALL_BUCKETS];
+}
+
+struct call *call_waiting(struct tree *t, const char *name)
+{
+	return *bucket_of(t, name);
+}
+
 static void waiting_add(struct call *c)
 {
-	struct tree *t = c->tree;
+	struct call **first = bucket_of(c->tree, c->name);
 
 	c->waits = true;
 	c->prev = NULL;
-	c->next = t->waiting;
-	if (t->waiting != NULL)
-		t->waiting->prev = c;
-	t->waiting = c;
+	c->next = *first;
+	if (c->next != NULL)
+		c->next->prev = c;
+	*first = c;
 }
 
 static void waiting_remove(struct call *c)
@@ -241,7 +259,7 @@ static void waiting_remove(struct call *c)
 	if (c->prev != NULL)
 		c->prev->next = c->next;
 	else
-		c->tree->waiting = c->next;
+		*bucket_of(c->tree, c->name) = c->next;
 	if (c->next != NULL)
 		c->next->prev = c->prev;
 	c->waits = false;
@@ -325,9 +343,11 @@ int call_may(const struct call *c, uid_t uid)
 void tree_drain(struct tree *t)
 {
 	t->draining = true;
-	for (struct call *c = t->waiting; c != NULL; c = c->next)
-		if (c->req != NULL)
-			leave(c, ETIMEDOUT);
+	tree_lock_drain(t);
+	for (size_t i = 0; i < CALL_BUCKETS; i++)
+		for (struct call *c = t->waiting[i]; c != NULL; c = c->next)
+			if (c->req != NULL)
+				leave(c, ETIMEDOUT);
 }
 
 /* ---- Changes ---- */
@@ -341,7 +361,7 @@ void tree_on_change(struct tree *t, const struct ring_change *change)
 
 	/* release/K says the heir, not the note. */
 	wrote &= ~(1u << RING_VIEW_RELEASE);
-	for (struct call *c = t->waiting; c != NULL; c = c->next) {
+	for (struct call *c = call_waiting(t, name); c != NULL; c = c->next) {
 		if (c->req == NULL || strcmp(c->name, name) != 0)
 			continue;
 		c->heard_creates |= came & c->creates;

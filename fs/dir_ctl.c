@@ -241,7 +241,7 @@ static int read_items(const struct call *c, struct batch *b,
 {
 	size_t max = (b->n_nuls ? b->n_nuls : b->n_newlines) + 1;
 	struct batch_item *items = xcalloc(max, sizeof(*items));
-	int rc;
+	int rc = 0;
 
 	*n = *n_ops = 0;
 	batch_end(b);

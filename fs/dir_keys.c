@@ -60,6 +60,7 @@ static const struct files key_files = {
 	.write = write_note,
 	.setattr = set_attr,
 	.fsync = keyfile_fsync,
+	.lock = keyfile_lock,
 	.release = keyfile_release,
 	.xattr_names = keyfile_xattr_names,
 	.xattr = keyfile_xattr,
@@ -74,5 +75,6 @@ const struct dir dir_keys = {
 	.name_of = name_of,
 	.create = create,
 	.unlink = finish_key,
+	.on_change = keyfile_on_change,
 	.finish = keyfile_finish,
 };

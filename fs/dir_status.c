@@ -3,7 +3,9 @@
  * table.
  *
  * The times of state and events are those of their last change, and each change
- * is announced; equal announcements that wait together are one. */
+ * is announced: of state at once, of events at most EVENTS_MS later and together
+ * with what follows in that time, for an announcement costs as much as a change
+ * of a key. */
 #include "fs/dir_status.h"
 
 #include <errno.h>
@@ -16,11 +18,15 @@
 #include "fs/tree_impl.h"
 #include "fs/util.h"
 
+#define EVENTS_MS 100
+
 struct status {
 	struct facts_events events;
 	enum ring_health health;
 	char reason[RING_ERRMSG_SIZE];
 	struct timespec state_time, events_time;
+	bool events_owed;	 /* a change is not announced yet */
+	uint64_t events_next_ms; /* no announcement before */
 };
 
 static struct status *status_of(struct tree *t)
@@ -59,7 +65,21 @@ static void status_on_change(struct tree *t, const struct ring_change *change)
 	struct status *s = status_of(t);
 
 	facts_count(&s->events, change);
+	s->events_owed = true;
+}
+
+static uint64_t status_on_flush(struct tree *t, uint64_t now_ms)
+{
+	struct status *s = status_of(t);
+
+	if (!s->events_owed)
+		return UINT64_MAX;
+	if (now_ms < s->events_next_ms)
+		return s->events_next_ms;
+	s->events_owed = false;
+	s->events_next_ms = now_ms + EVENTS_MS;
 	changed(t, "events", &s->events_time);
+	return UINT64_MAX;
 }
 
 static void status_on_status(struct tree *t)
@@ -68,7 +88,7 @@ static void status_on_status(struct tree *t)
 	struct ring_status now;
 
 	s->events.status++;
-	changed(t, "events", &s->events_time);
+	s->events_owed = true;
 	ring_status(t->ring, &now);
 	if (now.health == s->health && strcmp(now.reason, s->reason) == 0)
 		return;
@@ -147,5 +167,6 @@ const struct dir dir_status = {
 	.name_of = status_name_of,
 	.on_change = status_on_change,
 	.on_status = status_on_status,
+	.on_flush = status_on_flush,
 	.finish = status_finish,
 };

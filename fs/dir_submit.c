@@ -96,9 +96,54 @@ static void finish(struct tree *t)
 		offer_forget(*offers(t));
 }
 
+/* No file is open, so no close will come: it is complete as it is. */
+static void on_made(struct call *c, int rc)
+{
+	if (rc == 0) {
+		c->id = c->op.got_id;
+		offer(c->tree, c->id);
+	}
+	call_reply(c, rc);
+}
+
+/* Nothing is listed, but install(1) sets the mode by path after its close: what
+ * was just submitted is there for that long. */
+static int lookup(struct tree *t, const char *name, uint64_t *id)
+{
+	const struct ring_key *key = ring_find(t->ring, name);
+
+	if (key == NULL || key->reason != RING_SUBMITTED ||
+	    !keyfile_is_new(t, key->id))
+		return -ENOENT;
+	*id = key->id;
+	return 0;
+}
+
+/* Who submits may set times and mode through the file, so it is his here, and
+ * not the mount owner's. */
+static int attr(struct tree *t, uint64_t id, struct stat *st)
+{
+	int rc = keyfile_attr(t, id, st);
+
+	if (rc != 0)
+		return rc;
+	const struct ring_key *key = ring_find_id(t->ring, id);
+
+	st->st_uid = key->uid;
+	st->st_gid = key->gid;
+	return 0;
+}
+
 static void create(struct call *c)
 {
-	keyfile_create(c, RING_SUBMIT);
+	if (c->handle != NULL) {
+		keyfile_create(c, RING_SUBMIT);
+		return;
+	}
+	c->op.type = RING_SUBMIT;
+	c->op.uid = c->uid;
+	c->op.gid = c->gid;
+	call_commit(c, on_made);
 }
 
 static void release(struct tree *t, struct handle *h)
@@ -109,19 +154,21 @@ static void release(struct tree *t, struct handle *h)
 	keyfile_release(t, h);
 }
 
-/* There is no name to open. */
+/* There is no name to open, but to make one that is there is refused. */
 static void open_submitted(struct call *c)
 {
-	call_reply(c, -ENOENT);
+	call_reply(c,
+		   (c->fi.flags & O_ACCMODE) == O_RDONLY ? -ENOENT : -EEXIST);
 }
 
 static const struct files submit_files = {
-	.attr = keyfile_attr,
+	.attr = attr,
 	.open = open_submitted,
 	.read = keyfile_read,
 	.write = keyfile_write,
 	.setattr = keyfile_setattr,
 	.fsync = keyfile_fsync,
+	.lock = keyfile_lock,
 	.release = release,
 	.xattr_names = keyfile_xattr_names,
 	.xattr = keyfile_xattr,
@@ -131,6 +178,7 @@ const struct dir dir_submit = {
 	.name = "submit",
 	.flags = DIR_REPLICATED | DIR_WRITABLE,
 	.files = &submit_files,
+	.lookup = lookup,
 	.create = create,
 	.on_status = on_status,
 	.finish = finish,

@@ -71,6 +71,7 @@ const struct files held_files = {
 	.write = write_held,
 	.setattr = set_attr,
 	.fsync = keyfile_fsync,
+	.lock = keyfile_lock,
 	.release = keyfile_release,
 	.xattr_names = keyfile_xattr_names,
 	.xattr = keyfile_xattr,

@@ -75,6 +75,15 @@ static const struct creator *creator_find(struct tree *t, uint64_t id,
 	return NULL;
 }
 
+bool keyfile_is_new(struct tree *t, uint64_t id)
+{
+	creators_expire(t, boot_ms());
+	for (const struct creator *k = *creators(t); k != NULL; k = k->next)
+		if (k->id == id)
+			return true;
+	return false;
+}
+
 void keyfile_finish(struct tree *t)
 {
 	while (*creators(t) != NULL) {
@@ -146,6 +155,8 @@ void keyfile_act(struct call *c, enum ring_view view, enum ring_op_type op)
 	c->op.type = op;
 	c->op.id = key->id;
 	c->op.token = key->token;
+	c->op.uid = c->uid;
+	c->op.gid = c->gid;
 	call_commit(c, NULL);
 }
 
@@ -325,32 +336,39 @@ static void on_note(struct call *c, int rc)
 	call_reply(c, rc);
 }
 
-static void commit_note(struct call *c, const struct ring_key *key,
-			const char *note, size_t len)
+/* The note as it will be when all that waits is done: a write is of the whole
+ * note, and those by files of two directories do not wait for each other. */
+static struct text note_of(struct tree *t, const struct ring_key *key)
+{
+	const struct call *c = call_waiting(t, key->name);
+
+	for (; c != NULL; c = c->next)
+		if (c->op.type == RING_NOTE && c->op.id == key->id &&
+		    c->op.token == key->token)
+			return c->note; /* the latest is the first */
+	return (struct text){.base = key->note, .len = key->note_len};
+}
+
+/* Begin to write: old, cut or extended to len. */
+static void take_note(struct call *c, const struct text *old, size_t len)
+{
+	assert(len <= RING_NOTE_MAX);
+	c->note = (struct text){
+		.base = xcalloc(1, len + 1), .len = len, .cap = len + 1};
+	if (old->len > 0)
+		memcpy(c->note.base, old->base,
+		       old->len < len ? old->len : len);
+}
+
+static void commit_note(struct call *c, const struct ring_key *key)
 {
 	memcpy(c->name, key->name, key->name_len + 1u);
 	c->op.type = RING_NOTE;
 	c->op.id = key->id;
 	c->op.token = key->token;
-	c->op.note = note;
-	c->op.note_len = (uint32_t)len;
+	c->op.note = c->note.base;
+	c->op.note_len = (uint32_t)c->note.len;
 	call_commit(c, on_note);
-}
-
-/* The note as it stands, with n bytes at off, cut to len. */
-static void rewrite_note(struct call *c, const struct ring_key *key,
-			 const char *bytes, size_t n, size_t off, size_t len)
-{
-	size_t kept = key->note_len < len ? key->note_len : len;
-	char *note = xcalloc(1, len + 1);
-
-	assert(off + n <= len && len <= RING_NOTE_MAX);
-	if (kept > 0)
-		memcpy(note, key->note, kept);
-	if (n > 0)
-		memcpy(note + off, bytes, n);
-	commit_note(c, key, note, len);
-	free(note);
 }
 
 void keyfile_open(struct call *c)
@@ -368,8 +386,9 @@ void keyfile_open(struct call *c)
 	/* Here, and not with the first write: the shell closes a descriptor
 	 * before it writes, so a close can not tell `: > f` from `echo > f`,
 	 * and the first must be durable when it has returned. */
-	if (c->fi.flags & O_TRUNC && key->note_len > 0)
-		commit_note(c, key, NULL, 0);
+	if (c->fi.flags & O_TRUNC &&
+	    (key->note_len > 0 || note_of(c->tree, key).len > 0))
+		commit_note(c, key);
 	else
 		call_reply(c, 0);
 }
@@ -408,16 +427,19 @@ void keyfile_write(struct call *c, const char *bytes, size_t n, off_t off)
 		call_reply(c, -ESTALE);
 		return;
 	}
+	struct text old = note_of(c->tree, key);
+
 	if (c->fi.flags & O_APPEND) /* as it is now: fcntl */
-		off = key->note_len;
-	if (off > RING_NOTE_MAX || n > RING_NOTE_MAX - (size_t)off) {
+		off = (off_t)old.len;
+	if ((uint64_t)off > RING_NOTE_MAX || n > RING_NOTE_MAX - (size_t)off) {
 		call_reply(c, -EFBIG);
 		return;
 	}
 	size_t end = (size_t)off + n;
 
-	rewrite_note(c, key, bytes, n, (size_t)off,
-		     end > key->note_len ? end : key->note_len);
+	take_note(c, &old, end > old.len ? end : old.len);
+	memcpy(c->note.base + off, bytes, n);
+	commit_note(c, key);
 }
 
 void keyfile_resize(struct call *c, off_t size)
@@ -426,19 +448,35 @@ void keyfile_resize(struct call *c, off_t size)
 		c->handle != NULL ? key_of(c->tree, c->handle)
 				  : ring_find_id(c->tree->ring, c->id);
 
+	int rc = 0;
+
 	if (key == NULL)
-		call_reply(c, c->handle != NULL ? -ESTALE : -ENOENT);
-	else if (size > RING_NOTE_MAX)
-		call_reply(c, -EFBIG);
-	else if (size == key->note_len)
-		call_reply(c, 0);
-	else
-		rewrite_note(c, key, NULL, 0, 0, (size_t)size);
+		rc = c->handle != NULL ? -ESTALE : -ENOENT;
+	else if ((uint64_t)size > RING_NOTE_MAX)
+		rc = -EFBIG;
+	if (rc != 0) {
+		call_reply(c, rc);
+		return;
+	}
+	struct text old = note_of(c->tree, key);
+
+	if ((size_t)size == old.len && old.base == key->note) {
+		call_reply(c, 0); /* it is so, and stays so */
+		return;
+	}
+	take_note(c, &old, (size_t)size);
+	commit_note(c, key);
 }
 
 int keyfile_fsync(struct tree *t, struct handle *h)
 {
 	return key_of(t, h) == NULL ? -ESTALE : 0; /* notes are durable */
+}
+
+int keyfile_lock(struct tree *t, const struct handle *h, uint64_t *ino)
+{
+	*ino = tree_ino_of(dir_owned.files, h->id);
+	return key_of(t, h) == NULL ? -ESTALE : 0;
 }
 
 bool keyfile_created(const struct handle *h)
@@ -458,4 +496,10 @@ void keyfile_release(struct tree *t, struct handle *h)
 		f->creator->closed_ms = boot_ms();
 	}
 	free(f);
+}
+
+void keyfile_on_change(struct tree *t, const struct ring_change *change)
+{
+	tree_lock_changed(t, tree_ino_of(dir_owned.files, change->key->id),
+			  change->removed);
 }

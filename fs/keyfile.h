@@ -46,13 +46,19 @@ void keyfile_resize(struct call *c, off_t size);
  * EEXIST. */
 void keyfile_setattr(struct call *c, const struct stat *st, int to_set);
 int keyfile_fsync(struct tree *t, struct handle *h);
+/* One lock for each life, whichever directory the file is in. */
+int keyfile_lock(struct tree *t, const struct handle *h, uint64_t *ino);
 void keyfile_release(struct tree *t, struct handle *h);
 
+/* Was the key made here, by a file that is open or was a moment ago? */
+bool keyfile_is_new(struct tree *t, uint64_t id);
 /* Did the handle make its key? */
 bool keyfile_created(const struct handle *h);
 /* Would this leave mode, uid and gid as they are? */
 bool keyfile_same(const struct ring_key *key, const struct stat *st,
 		  int to_set);
+/* For struct dir: once for all directories. */
+void keyfile_on_change(struct tree *t, const struct ring_change *change);
 /* Forget who made what. */
 void keyfile_finish(struct tree *t);
 

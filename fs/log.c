@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* One record is one line and one write(2): control characters in it are escaped,
- * so that no name of a key can forge a second one.
+/* One record is one line: control characters in it are escaped, so that no name
+ * of a key can forge a second one. Lines are written where they are said, but
+ * between log_begin() and log_end() by the writer, all that wait in one write(2).
  *
  * Thread: any. */
 #include "fs/log.h"
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +23,8 @@
 #include "fs/util.h"
 
 #define TAIL_BYTES 65536
+#define WAIT_BYTES (1u << 20) /* that wait to be written */
+#define END_S	   1
 #define STAMP_SIZE sizeof("2026-11-21T04:05:06.789Z")
 
 static const char *const level_names[] = {
@@ -35,7 +39,17 @@ static struct {
 	bool json;
 	char tail[TAIL_BYTES]; /* the end of what was said, as a ring */
 	uint64_t n_said;       /* bytes, ever */
-} the_log = {.lock = PTHREAD_MUTEX_INITIALIZER, .level = LOG_LEVEL_INFO};
+
+	pthread_t writer;
+	bool has_writer, ending;
+	pthread_cond_t waits; /* for the writer: there is something to do */
+	struct text waiting;  /* whole lines */
+	uint64_t n_lost;      /* lines that found no room */
+} the_log = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.level = LOG_LEVEL_INFO,
+	.waits = PTHREAD_COND_INITIALIZER,
+};
 
 void log_set(enum log_level level, bool json)
 {
@@ -140,6 +154,19 @@ static void say(const char *bytes, size_t n)
 	}
 }
 
+/* With the lock. */
+static void say_or_queue(const struct text *x)
+{
+	if (!the_log.has_writer) {
+		say(x->base, x->len);
+	} else if (the_log.waiting.len + x->len > WAIT_BYTES) {
+		the_log.n_lost++;
+	} else {
+		text_add(&the_log.waiting, x->base, x->len);
+		pthread_cond_signal(&the_log.waits);
+	}
+}
+
 void log_line(int level, const char *line)
 {
 	struct text kept = {0}, journal = {0};
@@ -161,15 +188,83 @@ void log_line(int level, const char *line)
 		text_printf(&journal, "<%d>", level);
 		add_escaped(&journal, line);
 		text_puts(&journal, "\n");
-		say(journal.base, journal.len);
+		say_or_queue(&journal);
 	} else {
-		say(kept.base, kept.len);
+		say_or_queue(&kept);
 	}
 out:
 	pthread_mutex_unlock(&the_log.lock);
 	text_finish(&kept);
 	text_finish(&journal);
 	errno = saved;
+}
+
+/* With the lock: take all that waits, or wait for it. False: the end. */
+static bool take_waiting(struct text *out, uint64_t *n_lost)
+{
+	while (the_log.waiting.len == 0 && !the_log.ending)
+		pthread_cond_wait(&the_log.waits, &the_log.lock);
+	*out = the_log.waiting;
+	*n_lost = the_log.n_lost;
+	the_log.waiting = (struct text){0};
+	the_log.n_lost = 0;
+	return out->len > 0;
+}
+
+static void *writer(void *arg)
+{
+	struct text x;
+	uint64_t n_lost;
+
+	/* A descriptor table of its own: who hangs in a write cannot be killed,
+	 * and would keep open whatever the daemon has. */
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, CLOSE_RANGE_UNSHARE);
+	pthread_mutex_lock(&the_log.lock);
+	while (take_waiting(&x, &n_lost)) {
+		pthread_mutex_unlock(&the_log.lock);
+		say(x.base, x.len);
+		text_finish(&x);
+		if (n_lost > 0)
+			log_warning("%llu lines before this one were lost: the "
+				    "log could not be written in time",
+				    (unsigned long long)n_lost);
+		pthread_mutex_lock(&the_log.lock);
+	}
+	pthread_mutex_unlock(&the_log.lock);
+	return arg;
+}
+
+void log_begin(void)
+{
+	pthread_mutex_lock(&the_log.lock);
+	the_log.ending = false;
+	the_log.has_writer =
+		pthread_create(&the_log.writer, NULL, writer, NULL) == 0;
+	if (the_log.has_writer)
+		pthread_setname_np(the_log.writer, "ringfs-writer");
+	pthread_mutex_unlock(&the_log.lock);
+}
+
+void log_end(void)
+{
+	struct timespec until;
+
+	pthread_mutex_lock(&the_log.lock);
+	bool had_writer = the_log.has_writer;
+	the_log.ending = true;
+	pthread_cond_signal(&the_log.waits);
+	pthread_mutex_unlock(&the_log.lock);
+	if (!had_writer)
+		return;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += END_S;
+	if (pthread_timedjoin_np(the_log.writer, NULL, &until) != 0) {
+		pthread_detach(the_log.writer);
+		return;
+	}
+	pthread_mutex_lock(&the_log.lock);
+	the_log.has_writer = false;
+	pthread_mutex_unlock(&the_log.lock);
 }
 
 static void log_v(int level, const char *format, va_list args)

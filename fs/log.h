@@ -17,6 +17,15 @@ enum log_level {
 };
 
 void log_set(enum log_level level, bool json);
+
+/* From now on a thread writes: a pipe that nobody reads, or a disk that hangs,
+ * holds up nobody but it. What does not fit any more is counted and left out. */
+void log_begin(void);
+
+/* Write what waits, for a second at most. Later lines are written at once; when
+ * the writer hangs, never. */
+void log_end(void);
+
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -166,6 +166,7 @@ static void on_mount_ready(void *data)
 
 	if (rc != 0)
 		log_warning("%s: %s; the log goes on here", log, strerror(-rc));
+	log_begin(); /* not before: stderr is what it shall be */
 	n->serving = true;
 	sdnotify("READY=1\nSTATUS=serving");
 	free(log);
@@ -233,8 +234,12 @@ static void on_flush(uv_prepare_t *handle)
 	if (n->stopping)
 		return;
 	mount_when_ready(n);
-	uint32_t due_ms = ring_flush(n->ring, boot_ms());
+	uint64_t now_ms = boot_ms();
+	uint32_t due_ms = ring_flush(n->ring, now_ms);
+	uint32_t tree_ms = n->tree ? tree_flush(n->tree, now_ms) : due_ms;
 
+	if (tree_ms < due_ms)
+		due_ms = tree_ms;
 	uv_update_time(&n->loop);
 	uv_timer_start(&n->tick, on_tick, due_ms, 0);
 }
@@ -433,6 +438,7 @@ int node_main(const struct options *o)
 		status = run(n, errmsg);
 		state_close(&n->state);
 	}
+	log_end();
 	if (status != 0 && !n->serving)
 		daemonize_fail(&n->daemonize, status, errmsg);
 	free(n);

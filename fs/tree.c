@@ -193,6 +193,7 @@ struct tree *tree_create(const struct tree_config *config)
 	t->address = xstrdup(config->address);
 	t->data = xcalloc(N_DIRS, sizeof(*t->data));
 	clock_gettime(CLOCK_REALTIME, &t->started);
+	tree_lock_init(t);
 	return t;
 }
 
@@ -200,9 +201,11 @@ void tree_destroy(struct tree *t)
 {
 	if (t == NULL)
 		return;
-	assert(t->waiting == NULL);
+	for (size_t i = 0; i < CALL_BUCKETS; i++)
+		assert(t->waiting[i] == NULL);
 	while (t->handles != NULL) /* after an abort, no releases came */
 		handle_free(t, t->handles);
+	tree_lock_finish(t);
 	for (unsigned i = 0; i < N_DIRS; i++)
 		if (table[i]->finish != NULL)
 			table[i]->finish(t);
@@ -230,6 +233,22 @@ void tree_on_status(struct tree *t)
 	for (unsigned i = 0; i < N_DIRS; i++)
 		if (table[i]->on_status != NULL)
 			table[i]->on_status(t);
+}
+
+uint32_t tree_flush(struct tree *t, uint64_t now_ms)
+{
+	uint64_t due_ms = tree_lock_tick(t, now_ms);
+
+	for (unsigned i = 0; i < N_DIRS; i++) {
+		uint64_t due = table[i]->on_flush != NULL
+				       ? table[i]->on_flush(t, now_ms)
+				       : UINT64_MAX;
+
+		if (due < due_ms)
+			due_ms = due;
+	}
+	return due_ms - now_ms < UINT32_MAX ? (uint32_t)(due_ms - now_ms)
+					    : UINT32_MAX;
 }
 
 void tree_tell(struct tree *t, const struct ring_change *change)

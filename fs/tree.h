@@ -48,6 +48,10 @@ void tree_herald_dirs(const char *dirs[], size_t n, size_t *best_effort);
 void tree_on_change(struct tree *t, const struct ring_change *change);
 void tree_on_status(struct tree *t);
 
+/* Once per turn, before the loop sleeps: let go who has waited too long. Gives
+ * the milliseconds until it is due again. */
+uint32_t tree_flush(struct tree *t, uint64_t now_ms);
+
 /* No new call is let in; those that wait are abandoned (before the unmount). */
 void tree_drain(struct tree *t);
 

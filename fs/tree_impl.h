@@ -25,6 +25,7 @@
 #ifndef FS_TREE_IMPL_H
 #define FS_TREE_IMPL_H
 
+#include <fcntl.h> /* struct flock */
 #include <fuse_lowlevel.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -37,6 +38,7 @@
 
 struct call;
 struct handle;
+struct tree_locks;
 
 /* What a directory lists. Each function may be NULL. */
 struct files {
@@ -70,6 +72,10 @@ struct files {
 
 	/* NULL: 0. */
 	int (*fsync)(struct tree *t, struct handle *h);
+
+	/* Which lock a flock of the open file is about: files with the same
+	 * node id have the same. 0 or -ESTALE. NULL: its own. */
+	int (*lock)(struct tree *t, const struct handle *h, uint64_t *ino);
 
 	/* The last close; the handle is freed by the tree, after it. */
 	void (*release)(struct tree *t, struct handle *h);
@@ -124,6 +130,9 @@ struct dir {
 	 * keys show is posted by the tree itself. */
 	void (*on_change)(struct tree *t, const struct ring_change *change);
 	void (*on_status)(struct tree *t);
+	/* Once per turn of the loop. Gives when it is due again, at the latest;
+	 * UINT64_MAX: never. */
+	uint64_t (*on_flush)(struct tree *t, uint64_t now_ms);
 	/* Release tree_data(). */
 	void (*finish)(struct tree *t);
 };
@@ -135,6 +144,7 @@ struct handle {
 	int flags;	  /* open(2)'s */
 	struct text text; /* what read gives, fixed at open */
 	void *data;	  /* of files */
+	uint64_t lock; /* private to tree_lock.c: the one it asked for, or 0 */
 
 	struct handle *next, *prev; /* private to call.c: all that are open */
 };
@@ -174,10 +184,15 @@ struct call {
 	/* Private to tree.c. */
 	unsigned heard_creates, heard_deletes, heard_modifies;
 	struct ring_op op; /* the handler fills it, for call_commit() */
+	struct text note;  /* keyfile.c's: the whole of what op.note says */
 	struct ring_request request;
 	void (*done)(struct call *c, int rc);
 	struct call *next, *prev; /* among those that wait */
 	bool waits;
+};
+
+enum {
+	CALL_BUCKETS = 256
 };
 
 struct tree {
@@ -190,8 +205,9 @@ struct tree {
 	char *version, *address;
 	struct timespec started;
 	bool draining;
-	struct call *waiting;
+	struct call *waiting[CALL_BUCKETS]; /* by name; private to call.c */
 	struct handle *handles;
+	struct tree_locks *locks;
 	void **data; /* one per directory */
 	uint64_t ghosts;
 	bool warned_pid;
@@ -223,6 +239,10 @@ void call_commit(struct call *c, void (*done)(struct call *c, int rc));
 void call_commit_many(struct call *c, struct ring_op *ops, size_t n,
 		      void (*done)(struct call *c, int rc));
 
+/* Those that wait for the ring, about name and a few others: the first, by next;
+ * the latest comes first. */
+struct call *call_waiting(struct tree *t, const char *name);
+
 /* May the caller touch what belongs to uid: uid itself, the mount's owner, or
  * root. 0 or -EPERM. */
 int call_may(const struct call *c, uid_t uid);
@@ -242,7 +262,11 @@ void tree_tell(struct tree *t, const struct ring_change *change);
 /* The name of a node, or "" for RING_NONE. */
 const char *tree_node_name(const struct tree *t, uint32_t index);
 
-/* ---- Between tree.c, tree_ops.c, tree_list.c and call.c ---- */
+/* Those who wait for the lock ino by a file that may not have it any more are
+ * told so; over: all of them. */
+void tree_lock_changed(struct tree *t, uint64_t ino, bool over);
+
+/* ---- Between tree.c, tree_*.c and call.c ---- */
 
 /* What a node id is about. */
 struct node {
@@ -285,5 +309,20 @@ void handle_free(struct tree *t, struct handle *h);
 void tree_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void tree_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 		  struct fuse_file_info *fi);
+
+/* Locks. Replies: err 0, EWOULDBLOCK, EINTR, ENOLCK, ESTALE. */
+void tree_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
+		int op);
+void tree_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
+		struct flock *lock, int sleep);
+void tree_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi,
+		struct flock *lock);
+void tree_lock_init(struct tree *t);
+void tree_lock_finish(struct tree *t);
+/* What h holds; at its last close, too. */
+void tree_lock_drop(struct tree *t, struct handle *h);
+void tree_lock_drain(struct tree *t);
+/* Let go who has waited too long; gives when it is due again. */
+uint64_t tree_lock_tick(struct tree *t, uint64_t now_ms);
 
 #endif

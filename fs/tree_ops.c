@@ -643,8 +643,8 @@ static void on_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync,
 }
 
 /* Not here: access (the kernel checks modes), flush (nothing waits for a
- * close), write_buf (it brings pipes), readdirplus (it counts lookups), lseek,
- * poll and locks (the kernel's own are right). */
+ * close), write_buf (it brings pipes), readdirplus (it counts lookups), lseek
+ * and poll (the kernel's own are right). */
 const struct fuse_lowlevel_ops tree_ops = {
 	.lookup = on_lookup,
 	.forget = on_forget,
@@ -674,4 +674,7 @@ const struct fuse_lowlevel_ops tree_ops = {
 	.listxattr = on_listxattr,
 	.removexattr = on_removexattr,
 	.create = on_create,
+	.getlk = tree_getlk,
+	.setlk = tree_setlk,
+	.flock = tree_flock,
 };

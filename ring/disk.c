@@ -4,11 +4,8 @@
 #include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <time.h>
 
 #include "ring/mem.h"
-
-#define CLOSE_SECONDS 5
 
 struct queue {
 	struct disk_job *head, **tail;
@@ -20,6 +17,7 @@ struct disk {
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t posted;
 	struct queue todo, finished;
+	bool left_behind;
 	atomic_bool closing;
 };
 
@@ -75,8 +73,9 @@ static void *worker(void *arg)
 		do_batch(d, &batch);
 		pthread_mutex_lock(&d->lock);
 		queue_append(&d->finished, &batch);
+		if (!d->left_behind) /* with the lock: not after it is */
+			d->config.wake(d->config.wake_data);
 		pthread_mutex_unlock(&d->lock);
-		d->config.wake(d->config.wake_data);
 	}
 	return NULL;
 }
@@ -129,17 +128,16 @@ bool disk_is_closing(const struct disk *d)
 	return d->closing;
 }
 
-bool disk_destroy(struct disk *d)
+bool disk_destroy(struct disk *d, const struct timespec *until)
 {
-	struct timespec until;
-
 	pthread_mutex_lock(&d->lock);
 	d->closing = true;
 	pthread_cond_signal(&d->posted);
 	pthread_mutex_unlock(&d->lock);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += CLOSE_SECONDS;
-	if (pthread_timedjoin_np(d->thread, NULL, &until) != 0) {
+	if (pthread_timedjoin_np(d->thread, NULL, until) != 0) {
+		pthread_mutex_lock(&d->lock);
+		d->left_behind = true;
+		pthread_mutex_unlock(&d->lock);
 		pthread_detach(d->thread);
 		return false;
 	}

@@ -7,12 +7,16 @@
  * All jobs found waiting are one batch: they share one flush, which is how
  * appends of several entries cost one fdatasync. Two thread wake-ups cost 7 us
  * of the 100 us that a durable append takes (measured against AIO on O_DIRECT,
- * which holds the loop for 14 us instead). */
+ * which holds the loop for 14 us instead).
+ *
+ * The workers of a group have a descriptor table of their own: what one opens,
+ * one of them closes. */
 #ifndef RING_DISK_H
 #define RING_DISK_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <time.h>
 
 struct disk;
 
@@ -43,7 +47,8 @@ void disk_take(struct disk *d);
 bool disk_is_closing(const struct disk *d);
 
 /* Let the worker do what is posted, then end it, and run the last done()s. When
- * it is stuck for over 5 s it is left behind: false, and d stays allocated. */
-bool disk_destroy(struct disk *d);
+ * it is stuck until then (CLOCK_REALTIME) it is left behind: false, d stays
+ * allocated, and nothing of the caller's is called any more. */
+bool disk_destroy(struct disk *d, const struct timespec *until);
 
 #endif

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -17,6 +18,7 @@
 #define TICK_ALONE_MS 250 /* nobody waits for a heartbeat of a sole voter */
 #define MAX_INFLIGHT  256
 
+#define CLOSE_SECONDS	5 /* for a disk that hangs */
 #define STORE_MAP_BYTES ((size_t)1 << 30)
 #define ROOM_LOW	65536u /* below it, without a spare segment, we are full */
 
@@ -31,6 +33,11 @@ __attribute__((format(printf, 3, 4))) void group_say(struct group *g, int level,
 	va_end(args);
 	g->config.on_log(g->config.data, level, line);
 }
+
+struct close_job {
+	struct disk_job job;
+	struct group *g;
+};
 
 /* ---- Failure ---- */
 
@@ -229,6 +236,8 @@ static int flush_log(void *data)
 {
 	struct group *g = data;
 
+	if (g->wal == NULL) /* closed, and flushed by that */
+		return 0;
 	g->n_syncs++;
 	return wal_sync(g->wal);
 }
@@ -246,6 +255,61 @@ static void start_workers(struct group *g)
 
 	g->log_disk = disk_create(&log);
 	g->store_disk = disk_create(&store);
+	/* A worker that hangs in a dead disk survives SIGKILL, and what is in its
+	 * descriptor table stays open: so the loop has another from here on. If
+	 * the mount's device were in it, callers would hang as well. */
+	if (unshare(CLONE_FILES) == 0)
+		wal_leave(g->wal);
+}
+
+static int close_store_work(struct disk_job *job)
+{
+	struct group *g = ((struct close_job *)job)->g;
+
+	store_close(g->store);
+	g->store = NULL;
+	return 0;
+}
+
+static int close_wal_work(struct disk_job *job)
+{
+	struct group *g = ((struct close_job *)job)->g;
+
+	wal_close(g->wal);
+	g->wal = NULL;
+	return 0;
+}
+
+static void close_done(struct disk_job *job)
+{
+	free(job);
+}
+
+/* As the last thing that d does. */
+static void post_close(struct group *g, struct disk *d,
+		       int (*work)(struct disk_job *job))
+{
+	struct close_job *c = xcalloc(1, sizeof(*c));
+
+	*c = (struct close_job){.job = {.work = work, .done = close_done},
+				.g = g};
+	disk_post(d, &c->job);
+}
+
+/* Each closes what it has opened, the store's first: it uses the log as well. A
+ * worker that hangs in the disk is left behind, with what it uses: false. */
+static bool end_workers(struct group *g)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += CLOSE_SECONDS;
+	post_close(g, g->store_disk, close_store_work);
+	bool ended = disk_destroy(g->store_disk, &until);
+
+	if (ended)
+		post_close(g, g->log_disk, close_wal_work);
+	return disk_destroy(g->log_disk, &until) && ended;
 }
 
 static void release(struct group *g)
@@ -303,8 +367,8 @@ int group_open(const struct group_config *config, uint64_t now_ms,
 	return 0;
 
 err_workers:
-	disk_destroy(g->log_disk);
-	disk_destroy(g->store_disk);
+	if (!end_workers(g))
+		return rc;
 err_server:
 	raft_close(&g->raft, ignore_close);
 err_group:
@@ -462,8 +526,7 @@ void group_close(struct group *g)
 {
 	g->closing = true;
 	group_io_give_up(g);
-	/* A worker that hangs in the disk is left behind with what it uses. */
-	if (!disk_destroy(g->log_disk) || !disk_destroy(g->store_disk))
+	if (!end_workers(g))
 		return;
 	raft_close(&g->raft, ignore_close);
 	g->confirmed = false;

@@ -50,6 +50,7 @@ struct group {
 	uint64_t prepare_at_ms, store_retry_at_ms;
 	bool preparing, prepare_full, store_full;
 	struct put_job *put_waiting; /* a snapshot that found no room */
+	struct append_job *lost;     /* that a failed log has not written */
 	atomic_bool log_full;	     /* the log's worker waits for room */
 	bool was_full, failed, closing;
 	uint64_t n_entries;

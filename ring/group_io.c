@@ -18,6 +18,7 @@ struct append_job {
 	struct raft_io_append *req;
 	struct wal_entry *entries;
 	size_t n;
+	struct append_job *next; /* among the lost */
 };
 
 struct vote_job {
@@ -53,7 +54,8 @@ static int with_room(struct group *g, int (*op)(struct disk_job *job),
 			g->config.wake(g->config.data);
 		usleep(100 * 1000);
 	}
-	if (atomic_exchange(&g->log_full, false))
+	if (atomic_exchange(&g->log_full, false) &&
+	    !disk_is_closing(g->log_disk))
 		g->config.wake(g->config.data);
 	return rc;
 }
@@ -75,14 +77,16 @@ static void append_done(struct disk_job *job)
 	struct append_job *a = (struct append_job *)job;
 	struct group *g = a->g;
 
-	if (job->rc == 0 && !g->failed)
-		a->req->cb(a->req, 0);
-	else if (g->closing) /* unwritten; the library is told by its close */
-		a->req->cb(a->req, RAFT_CANCELED);
-	else
+	free(a->entries);
+	if (job->rc != 0 && !g->closing)
 		group_fail(g, "the log cannot be written: %s",
 			   strerror(-job->rc));
-	free(a->entries);
+	if (g->failed && !g->closing) { /* mute; told when we close */
+		a->next = g->lost;
+		g->lost = a;
+		return;
+	}
+	a->req->cb(a->req, job->rc == 0 && !g->failed ? 0 : RAFT_CANCELED);
 	free(a);
 }
 
@@ -302,11 +306,12 @@ static void put_done(struct disk_job *job)
 	if (job->rc != 0 && !g->closing) {
 		group_fail(g, "the store cannot be written: %s",
 			   strerror(-job->rc));
-	} else {
-		p->req->cb(p->req, job->rc == 0 ? 0 : RAFT_CANCELED);
-		if (job->rc == 0 && p->trim > 1 && !g->closing)
-			post_segment_job(g, p->trim);
+		g->put_waiting = p; /* for our close */
+		return;
 	}
+	p->req->cb(p->req, job->rc == 0 ? 0 : RAFT_CANCELED);
+	if (job->rc == 0 && p->trim > 1 && !g->closing)
+		post_segment_job(g, p->trim);
 	put_finish(p);
 }
 
@@ -523,7 +528,7 @@ void group_io_retry(struct group *g)
 {
 	struct put_job *p = g->put_waiting;
 
-	if (p == NULL || g->now_ms < g->store_retry_at_ms)
+	if (p == NULL || g->failed || g->now_ms < g->store_retry_at_ms)
 		return;
 	g->put_waiting = NULL;
 	disk_post(g->store_disk, &p->job);
@@ -533,6 +538,13 @@ void group_io_give_up(struct group *g)
 {
 	struct put_job *p = g->put_waiting;
 
+	while (g->lost != NULL) {
+		struct append_job *a = g->lost;
+
+		g->lost = a->next;
+		a->req->cb(a->req, RAFT_CANCELED);
+		free(a);
+	}
 	if (p == NULL)
 		return;
 	g->put_waiting = NULL;

@@ -146,6 +146,8 @@ static struct row *request_run(struct keyset *k, const struct item *item,
 
 	row->seq = item->origin.seq;
 	row->n = item->n_ops;
+	if (k->events.on_request != NULL)
+		k->events.on_request(k->events.data, &item->origin);
 	for (uint32_t i = 0; i < row->n; i++) {
 		struct entry_op op;
 

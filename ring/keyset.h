@@ -98,6 +98,9 @@ struct keyset_events {
 	 * note is new. */
 	void (*on_key)(void *data, struct ring_key *key,
 		       const struct keyset_was *was, bool note, bool removed);
+	/* A request is carried out now: its keys' on_key, then its answer,
+	 * follow. Not for a repeat, nor for what is refused whole. */
+	void (*on_request)(void *data, const struct keyset_origin *origin);
 	/* A request took its effect, now or before (a repeat). rc: 0, or the
 	 * whole request was refused: -ESTALE, an older boot or below the floor;
 	 * -ENOTCONN, the origin is not up in that boot and epoch; -EAGAIN, at

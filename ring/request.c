@@ -11,11 +11,16 @@
  *   leadership lost:     sent again under the same number (exactly once)
  *   deadline, not sent:  -EROFS, dropped
  *   deadline, sent:      -ETIMEDOUT; abandoned
+ *   the log has failed:  as at the deadline, at once
  *   caller interrupted:  -EINTR; abandoned if it was sent, else dropped
  *   abandoned claims and submissions: adopted by a repeat of the same caller, or
  *                        hidden from the moment they are applied, and finished
  *                        (holes.md 24)
- *   closing:             -ECANCELED */
+ *   closing:             -ECANCELED
+ *
+ * Sent is sent: what was proposed in a leadership that is over may be in the log
+ * all the same. And what is abandoned keeps its deadline: callers who never wait
+ * that long must not hide that the log is stuck. */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -97,13 +102,11 @@ static void pending_free(struct ring_pending *p)
 
 static void unlink_pending(struct ring *r, struct ring_pending *p)
 {
-	struct ring_pending **at = &r->pending;
-
-	while (*at != p)
-		at = &(*at)->next;
-	*at = p->next;
-	if (r->pending_tail == &p->next)
-		r->pending_tail = at;
+	*p->at = p->next;
+	if (p->next != NULL)
+		p->next->at = p->at;
+	else
+		r->pending_tail = p->at;
 	r->n_abandoned -= p->req == NULL;
 }
 
@@ -172,6 +175,7 @@ static bool adopt(struct ring *r, struct ring_request *req, uint64_t deadline)
 			continue;
 		p->req = req;
 		p->deadline_ms = deadline;
+		p->late = false;
 		req->pending = p;
 		r->n_abandoned--;
 		return true;
@@ -179,32 +183,32 @@ static bool adopt(struct ring *r, struct ring_request *req, uint64_t deadline)
 	return false;
 }
 
-bool request_is_abandoned(const struct ring *r, const char *name)
+bool request_is_abandoned(const struct ring *r, const struct ring_key *key)
 {
-	const struct ring_pending *p = r->n_abandoned ? r->pending : NULL;
+	const struct ring_pending *p = r->applying;
 
-	for (; p != NULL; p = p->next) {
-		if (p->req != NULL)
-			continue;
-		for (size_t i = 0; i < p->n_ops; i++)
-			if ((p->ops[i].type == RING_CLAIM ||
-			     (p->ops[i].type == RING_SUBMIT &&
-			      p->n_ops == 1)) &&
-			    strcmp(p->ops[i].name, name) == 0)
-				return true;
-	}
-	return false;
+	/* A submission in a batch is completed by the same batch. */
+	return p != NULL && p->req == NULL &&
+	       (!key->submitting || p->n_ops == 1);
 }
 
-/* A key that was claimed for a caller who is gone. */
+/* The keys that one request has claimed for a caller who is gone. */
 struct orphan {
 	struct ring_request req;
-	struct ring_op op;
+	struct ring_op *ops; /* the request's, made into finishes */
+	char *copies;	     /* and its names */
+	size_t n_ops;
 	struct ring *r;
-	uint64_t retry_ms; /* 0: its finish is under way */
-	char name[RING_NAME_MAX + 1];
+	uint64_t retry_ms; /* 0: the finish is under way */
 	struct orphan *next;
 };
+
+static void orphan_free(struct orphan *o)
+{
+	free(o->ops);
+	free(o->copies);
+	free(o);
+}
 
 static void on_orphan_done(struct ring_request *req)
 {
@@ -218,7 +222,7 @@ static void on_orphan_done(struct ring_request *req)
 	while (*at != o)
 		at = &(*at)->next;
 	*at = o->next;
-	free(o);
+	orphan_free(o);
 }
 
 /* A claim, or a submission that will not be completed. */
@@ -235,21 +239,36 @@ static void finish_orphan(struct orphan *o)
 {
 	o->retry_ms = 0;
 	o->req = (struct ring_request){
-		.ops = &o->op, .n_ops = 1, .cb = on_orphan_done, .data = o};
+		.ops = o->ops,
+		.n_ops = o->n_ops,
+		.cb = on_orphan_done,
+		.data = o,
+	};
 	ring_submit(o->r, o->r->now_ms, &o->req);
 }
 
-static void add_orphan(struct ring *r, const struct ring_op *op,
+/* Of what p, which nobody waits for, has claimed. Takes its operations. */
+static void add_orphan(struct ring *r, struct ring_pending *p,
 		       const struct keyset_answer *a)
 {
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->n_ops; i++)
+		if (a[i].rc == 0 && makes_orphan(r, &p->ops[i], &a[i]))
+			p->ops[n++] = (struct ring_op){
+				.type = RING_FINISH,
+				.name = p->ops[i].name,
+				.id = a[i].id,
+				.token = a[i].token,
+			};
+	if (n == 0)
+		return;
 	struct orphan *o = xcalloc(1, sizeof(*o));
 
-	memcpy(o->name, op->name, strlen(op->name));
-	o->r = r;
-	o->op = (struct ring_op){.type = RING_FINISH,
-				 .name = o->name,
-				 .id = a->id,
-				 .token = a->token};
+	*o = (struct orphan){
+		.ops = p->ops, .copies = p->copies, .n_ops = n, .r = r};
+	p->ops = NULL;
+	p->copies = NULL;
 	o->retry_ms = r->now_ms; /* by ring_wake: not from inside apply */
 	o->next = r->orphans;
 	r->orphans = o;
@@ -282,11 +301,18 @@ static void take_answer(struct ring *r, struct ring_pending *p, size_t i,
 		op->rc = a->rc;
 		op->got_id = a->id;
 		op->got_token = a->token;
-	} else if (a->rc == 0 && makes_orphan(r, &p->ops[i], a)) {
-		add_orphan(r, &p->ops[i], a);
 	}
 	if (a->rc != 0)
 		set_leaving(r, &p->ops[i], false);
+}
+
+void request_on_request(void *ring, const struct keyset_origin *origin)
+{
+	struct ring *r = ring;
+
+	r->applying = origin->seq != 0 && is_ours(r, origin)
+			      ? find_pending(r, origin->seq)
+			      : NULL;
 }
 
 void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
@@ -294,6 +320,7 @@ void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 {
 	struct ring *r = ring;
 
+	r->applying = NULL;
 	if (origin->seq == 0)
 		ring_on_up(r, origin, rc);
 	if (origin->seq == 0 || !is_ours(r, origin))
@@ -308,13 +335,16 @@ void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 		p->sent = false;
 		return;
 	}
-	for (size_t i = 0; rc == 0 && i < n && i < p->n_ops; i++)
+	assert(rc != 0 || n == p->n_ops);
+	for (size_t i = 0; rc == 0 && i < n; i++)
 		take_answer(r, p, i, &answers[i]);
 	for (size_t i = 0; rc != 0 && i < p->n_ops; i++)
 		set_leaving(r, &p->ops[i], false);
 	/* Refused whole: this life was declared over; nothing was done. */
 	if (p->req != NULL)
 		answer(r, p->req, rc == 0 ? 0 : -EROFS);
+	else if (rc == 0)
+		add_orphan(r, p, answers);
 	r->stalled = false;
 	unlink_pending(r, p);
 	pending_free(p);
@@ -347,7 +377,7 @@ static void put_request(struct ring *r, struct buf *b,
 	keyset_put_request(b, &origin, p->ops, p->n_ops);
 }
 
-/* One entry of all that waits. False: nothing was sent. */
+/* One entry of what waits, in a row. False: nothing was sent. */
 static bool send_entry(struct ring *r, uint64_t wall_us)
 {
 	struct ring_pending *p = r->pending, *first, *last = NULL;
@@ -360,7 +390,7 @@ static bool send_entry(struct ring *r, uint64_t wall_us)
 	if (first == NULL || !may_send(r, first, 0))
 		return false;
 	keyset_entry_begin(&b, ring_machine_ms(r), wall_us);
-	for (; p != NULL && may_send(r, p, bytes); p = p->next) {
+	for (; p != NULL && !p->sent && may_send(r, p, bytes); p = p->next) {
 		put_request(r, &b, p);
 		bytes += p->bytes + 64;
 		last = p;
@@ -370,7 +400,7 @@ static bool send_entry(struct ring *r, uint64_t wall_us)
 		return false;
 	}
 	for (struct ring_pending *q = first; q != last->next; q = q->next)
-		q->sent = true;
+		q->sent = q->tried = true;
 	last->last_of_entry = true;
 	r->in_flight++;
 	return true;
@@ -393,18 +423,20 @@ void request_unsend(struct ring *r)
 
 void request_tick(struct ring *r)
 {
+	bool failed = ring_health(r) == RING_FAILED;
 	struct ring_pending *p, *next;
 
 	for (p = r->pending; p != NULL; p = next) {
 		next = p->next;
-		if (p->req == NULL || r->now_ms < p->deadline_ms)
+		if (p->late || (!failed && r->now_ms < p->deadline_ms))
 			continue;
-		if (!p->sent) {
+		if (!p->tried) {
 			drop_unsent(r, p, -EROFS);
 			continue;
 		}
-		abandon(r, p, -ETIMEDOUT);
-		r->stalled = true;
+		p->late = r->stalled = true;
+		if (p->req != NULL)
+			abandon(r, p, -ETIMEDOUT);
 	}
 	request_retry_orphans(r);
 }
@@ -414,7 +446,7 @@ uint64_t request_next_ms(const struct ring *r)
 	uint64_t next = UINT64_MAX;
 
 	for (const struct ring_pending *p = r->pending; p; p = p->next)
-		if (p->req != NULL && p->deadline_ms < next)
+		if (!p->late && p->deadline_ms < next)
 			next = p->deadline_ms;
 	for (const struct orphan *o = r->orphans; o != NULL; o = o->next)
 		if (o->retry_ms != 0 && o->retry_ms < next)
@@ -437,7 +469,7 @@ void request_cancel_all(struct ring *r)
 		struct orphan *o = r->orphans;
 
 		r->orphans = o->next;
-		free(o);
+		orphan_free(o);
 	}
 }
 
@@ -481,7 +513,8 @@ void ring_submit(struct ring *r, uint64_t now_ms, struct ring_request *req)
 	p->seq = r->next_seq++;
 	p->deadline_ms = deadline;
 	req->pending = p;
-	*r->pending_tail = p;
+	p->at = r->pending_tail;
+	*p->at = p;
 	r->pending_tail = &p->next;
 	for (size_t i = 0; i < p->n_ops; i++)
 		set_leaving(r, &p->ops[i], true);
@@ -493,7 +526,7 @@ void ring_abandon(struct ring *r, struct ring_request *req)
 
 	if (p == NULL) /* its answer is on its way */
 		return;
-	if (p->sent)
+	if (p->tried)
 		abandon(r, p, -EINTR);
 	else
 		drop_unsent(r, p, -EINTR);

@@ -399,6 +399,7 @@ static struct ring *ring_create(const struct ring_config *config,
 {
 	struct ring *r = xcalloc(1, sizeof(*r));
 	struct keyset_events events = {.on_key = view_on_key,
+				       .on_request = request_on_request,
 				       .on_answer = request_on_answer,
 				       .on_nodes = on_nodes,
 				       .data = r};

@@ -66,7 +66,7 @@ struct ring_key {
 	uint32_t holder;   /* or RING_NONE */
 	uint32_t from;	   /* the holder before, or RING_NONE */
 	uint32_t claimer;  /* the node that claimed or submitted it */
-	uint32_t uid, gid; /* the claimer's */
+	uint32_t uid, gid; /* of who claimed, submitted or last took it */
 	uint32_t vnode;
 	uint32_t backoff_ms; /* offered, but shown this much later */
 	uint16_t attempts;   /* takes since the claim or the last retry */
@@ -129,7 +129,7 @@ struct ring_op {
 	const void
 		*note; /* RING_NOTE, RING_CLAIM, RING_SUBMIT; borrowed alike */
 	uint32_t note_len; /* at most RING_NOTE_MAX */
-	uint32_t uid, gid; /* RING_CLAIM, RING_SUBMIT */
+	uint32_t uid, gid; /* RING_CLAIM, RING_SUBMIT, RING_TAKE */
 	int rc;		   /* result: 0 or negative errno */
 	uint64_t got_id;   /* result: the key's life, where there is one */
 	uint64_t got_token;

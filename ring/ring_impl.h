@@ -27,13 +27,15 @@ struct reveal {
 struct ring_pending {
 	struct ring_request *req; /* NULL: nobody waits any more */
 	uint64_t seq, deadline_ms;
-	bool sent;
+	bool sent;	     /* in this leadership */
+	bool tried;	     /* in any: it may be in the log */
+	bool late;	     /* the deadline has passed */
 	bool last_of_entry;  /* with it, an entry is no more in flight */
 	struct ring_op *ops; /* a copy; names and notes are in copies */
 	size_t n_ops;
 	char *copies;
-	size_t bytes; /* of copies */
-	struct ring_pending *next;
+	size_t bytes;			 /* of copies */
+	struct ring_pending *next, **at; /* at: what points to it */
 };
 
 struct ring {
@@ -59,6 +61,7 @@ struct ring {
 	/* Requests. */
 	struct ring_pending *pending, **pending_tail; /* by seq */
 	struct ring_request *done, **done_tail;	      /* callbacks to run */
+	struct ring_pending *applying; /* its operations run now, or NULL */
 	struct orphan *orphans;
 	uint64_t next_seq;
 	unsigned in_flight; /* entries */
@@ -80,6 +83,7 @@ void view_tick(struct ring *r);
 uint64_t view_next_ms(const struct ring *r); /* UINT64_MAX: none */
 
 /* request.c */
+void request_on_request(void *ring, const struct keyset_origin *origin);
 void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 		       const struct keyset_answer *answers, size_t n);
 void request_tick(struct ring *r);
@@ -89,8 +93,8 @@ void request_retry_orphans(struct ring *r);
 void request_unsend(struct ring *r);
 void request_cancel_all(struct ring *r);
 void request_run_done(struct ring *r);
-/* Is a claim or submission of name, for which nobody waits any more, under way? */
-bool request_is_abandoned(const struct ring *r, const char *name);
+/* Is key, which is being made, for a caller that waits no more? */
+bool request_is_abandoned(const struct ring *r, const struct ring_key *key);
 
 /* ring.c */
 enum ring_health ring_health(const struct ring *r);

@@ -150,8 +150,7 @@ void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 	struct ring_change change = {
 		.key = key, .note = note, .removed = removed};
 
-	if (!was->existed && key->claimer == r->self &&
-	    request_is_abandoned(r, key->name))
+	if (!was->existed && request_is_abandoned(r, key))
 		key->hidden |= HIDDEN_ABANDONED;
 	if (was->existed)
 		change.before = view_shown(r, was->holder, was->state,

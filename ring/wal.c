@@ -349,3 +349,11 @@ void wal_close(struct wal *w)
 	free(w->old);
 	free(w);
 }
+
+void wal_leave(const struct wal *w)
+{
+	if (w->spare_fd >= 0)
+		close(w->spare_fd);
+	close(w->fd);
+	close(w->dirfd);
+}

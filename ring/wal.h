@@ -101,4 +101,8 @@ uint64_t wal_bytes(const struct wal *w);
 
 void wal_close(struct wal *w); /* flushes; accepts NULL */
 
+/* The calling thread has a descriptor table of its own now: close what it has of
+ * the log. Before the first append; from now on all of w is for the workers. */
+void wal_leave(const struct wal *w);
+
 #endif

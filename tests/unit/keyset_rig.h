@@ -215,7 +215,10 @@ static inline struct rig *rig_new(enum ring_claims claims, int n_nodes)
 				  .claims = claims,
 				  .max_attempts = MAX_ATTEMPTS};
 	struct rig *g = xcalloc(1, sizeof(*g));
-	struct keyset_events events = {on_key, on_answer, on_nodes, g};
+	struct keyset_events events = {.on_key = on_key,
+				       .on_answer = on_answer,
+				       .on_nodes = on_nodes,
+				       .data = g};
 
 	g->k = keyset_create(&events);
 	check(keyset_settings(g->k) == NULL, "empty before the first entry");
