@@ -14,7 +14,9 @@
 
 static char folder[] = "/tmp/daemonize_test.XXXXXX";
 static char log_path[64];
-static char said[4096]; /* by the command on stdout and stderr */
+static char marks_path[64]; /* what the daemon did: nothing of ours that is open
+			     * would be open in it */
+static char said[4096];	    /* by the command on stdout and stderr */
 
 enum what {
 	READY,
@@ -25,8 +27,17 @@ enum what {
 	WAIT
 };
 
-/* The daemon's part. */
-static void serve(enum what what, int started)
+static void mark(const char *letter)
+{
+	int fd = open(marks_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+
+	if (fd < 0 || write(fd, letter, 1) != 1)
+		_exit(96);
+	close(fd);
+}
+
+/* The daemon's part. held is a descriptor of the command's caller. */
+static void serve(enum what what, int held)
 {
 	struct daemonize d;
 	char cwd[8];
@@ -34,8 +45,9 @@ static void serve(enum what what, int started)
 	if (daemonize_begin(&d, true) != 0)
 		_exit(99);
 	if (getcwd(cwd, sizeof(cwd)) == NULL || strcmp(cwd, "/") != 0 ||
-	    getsid(0) != getpid() || write(started, "s", 1) != 1)
+	    getsid(0) != getpid() || fcntl(held, F_GETFD) >= 0)
 		_exit(98);
+	mark("s");
 	switch (what) {
 	case READY:
 	case READY_NO_LOG:
@@ -56,35 +68,32 @@ static void serve(enum what what, int started)
 		pause();
 		break;
 	}
-	if (write(started, "e", 1) != 1) /* it has let go of the parent */
-		_exit(96);
+	mark("e"); /* it has let go of the parent */
 	_exit(0);
 }
 
-/* Run the command. Gives its wait status; the pipe says what the daemon did. */
-static int command(enum what what, int started[2], pid_t *pid)
+/* Run the command. Gives its wait status. */
+static int command(enum what what)
 {
 	int out[2], wstatus;
 	size_t len = 0;
 	ssize_t n;
 
-	check(pipe2(out, O_CLOEXEC) == 0 && pipe2(started, O_CLOEXEC) == 0,
-	      "%d", errno);
+	check(pipe2(out, O_CLOEXEC) == 0, "%d", errno);
 	fflush(stdout);
-	*pid = fork();
-	if (*pid == 0) {
+	pid_t pid = fork();
+	if (pid == 0) {
 		dup2(out[1], STDOUT_FILENO);
 		dup2(out[1], STDERR_FILENO);
-		serve(what, started[1]);
+		serve(what, out[0]);
 	}
 	close(out[1]);
-	close(started[1]);
 	if (what == WAIT) {
-		char byte;
-		check(read(started[0], &byte, 1) == 1, "%d", errno);
-		kill(*pid, SIGTERM);
+		for (int i = 0; i < 5000 && access(marks_path, F_OK) != 0; i++)
+			usleep(1000);
+		kill(pid, SIGTERM);
 	}
-	check(waitpid(*pid, &wstatus, 0) == *pid, "%d", errno);
+	check(waitpid(pid, &wstatus, 0) == pid, "%d", errno);
 	/* The end comes when the daemon, too, has let go. */
 	while ((n = read(out[0], said + len, sizeof(said) - 1 - len)) > 0)
 		len += (size_t)n;
@@ -97,23 +106,21 @@ static void expect(enum what what, int status, const char *words,
 		   const char *marks)
 {
 	char got[8] = "";
-	int started[2];
-	size_t len = 0;
-	ssize_t n;
-	pid_t pid;
+	int wstatus = command(what);
 
-	int wstatus = command(what, started, &pid);
-	while ((n = read(started[0], got + len, sizeof(got) - 1 - len)) > 0)
-		len += (size_t)n;
-	close(started[0]);
+	while (waitpid(-1, NULL, 0) > 0) /* the daemon: we reap orphans */
+		;
+	FILE *f = fopen(marks_path, "r");
+	check(f != NULL, "%d", errno);
+	got[fread(got, 1, sizeof(got) - 1, f)] = '\0';
+	fclose(f);
+	unlink(marks_path);
 	check(strcmp(got, marks) == 0, "%s", got);
 	check(strcmp(said, words) == 0, "'%s'", said);
 	if (what == WAIT)
 		check_int(wstatus, SIGTERM);
 	else
 		check_int(wstatus, status << 8);
-	while (waitpid(-1, NULL, 0) > 0) /* the daemon: we reap orphans */
-		;
 }
 
 static void foreground(void)
@@ -132,6 +139,7 @@ int main(void)
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	check(mkdtemp(folder) != NULL, "%s", folder);
 	snprintf(log_path, sizeof(log_path), "%s/log", folder);
+	snprintf(marks_path, sizeof(marks_path), "%s/marks", folder);
 	expect(READY, 0, "before\n", "se");
 	struct stat st;
 	check(stat(log_path, &st) == 0 && (st.st_mode & 07777) == 0600, "%o",
@@ -140,8 +148,8 @@ int main(void)
 	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
 	fclose(f);
 	check(strcmp(text, "after\n") == 0, "%s", text);
-	ok("the command ends with 0 when the daemon serves, and its output "
-	   "too");
+	ok("the command ends with 0 when the daemon serves, its output too, "
+	   "and what its caller had open is closed");
 	expect(READY_NO_LOG, 0, "before\nafter\n", "se");
 	ok("without a log file stderr stays, and the command ends all the "
 	   "same");
@@ -156,7 +164,7 @@ int main(void)
 	       "it served\n",
 	       "s");
 	ok("a daemon that dies is reported with its signal");
-	expect(WAIT, 0, "", "");
+	expect(WAIT, 0, "", "s");
 	ok("a command that is killed takes its daemon with it");
 	foreground();
 	unlink(log_path);
