@@ -20,7 +20,7 @@ die() {
 need_all() {
 	local tool
 	for tool in gcc clang clang-format make pkg-config bats shellcheck groff jq \
-		getfattr inotifywait fusermount3 setpriv; do
+		getfattr inotifywait fsnotifywait entr fusermount3 setpriv; do
 		command -v "$tool" >/dev/null ||
 			die "$tool is missing; 'make deps' and '.ci/deps test' install what is needed"
 	done
