@@ -201,7 +201,7 @@ refused() { # STATUS COMMAND...
 	[[ ${lines[1]} == ringfs*"$M" ]]
 	run -0 df --output=iused "$M"
 	[ "${lines[1]// /}" = 1 ]
-	df | grep -qF "$M"
+	df "$M" | grep -qF "$M"
 }
 
 @test "dd reads and writes a note at any offset" {
