@@ -89,6 +89,10 @@ int cli_mount_find(const char *verb, const char *given, struct cli_mount *out);
 int cli_mount_at(const char *verb, const char *dir, struct cli_mount *out);
 void cli_mount_finish(struct cli_mount *m);
 
+/* The number of the mount that fd is in, as /proc/self/mountinfo counts; -1 for
+ * none. Asks nothing of the daemon. */
+int cli_mount_id(int fd);
+
 /* ---- Is the daemon there (cli_status.c) ---- */
 
 /* status/json, from a daemon that may be stopped or dead: 0; -ETIMEDOUT when it

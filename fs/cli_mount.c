@@ -124,8 +124,7 @@ static bool collect(void *data, const struct entry *e)
 	return false;
 }
 
-/* The mount that descriptor fd is in. */
-static int mount_id(int fd)
+int cli_mount_id(int fd)
 {
 	char path[64], *line = NULL;
 	size_t cap = 0;
@@ -150,7 +149,7 @@ static int ring_around(const char *dir, char **dir_of)
 	*dir_of = NULL;
 	if (fd < 0)
 		return -errno;
-	struct by_id m = {.id = mount_id(fd)};
+	struct by_id m = {.id = cli_mount_id(fd)};
 	close(fd);
 	if (m.id >= 0)
 		for_rings(match_id, &m);

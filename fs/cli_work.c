@@ -174,25 +174,6 @@ struct ears {
 	int mount;		      /* its number */
 };
 
-/* The number of the mount that fd is in, -1 for none. Asks nothing of the
- * daemon. */
-static int mount_of(int fd)
-{
-	char path[64], *line = NULL;
-	size_t cap = 0;
-	int id = -1;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	FILE *f = fopen(path, "re");
-	while (f != NULL && id < 0 && getline(&line, &cap, f) > 0)
-		if (sscanf(line, "mnt_id: %d", &id) != 1)
-			id = -1;
-	free(line);
-	if (f != NULL)
-		fclose(f);
-	return id;
-}
-
 static int listen_for_signals(void)
 {
 	struct sigaction hup;
@@ -328,7 +309,7 @@ static void look_at_mount(struct loop *l)
 {
 	int fd = open(l->work.dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-	if (fd < 0 || mount_of(fd) != l->ears.mount)
+	if (fd < 0 || cli_mount_id(fd) != l->ears.mount)
 		l->work.gone = true;
 	if (fd >= 0)
 		close(fd);
@@ -505,7 +486,7 @@ int cli_work(int argc, char **argv)
 	rc = cli_mount_find(argv[0], a.mount, &m);
 	if (rc != EX_OK)
 		return rc;
-	int mount = mount_of(m.fd);
+	int mount = cli_mount_id(m.fd);
 	close(m.fd); /* it would keep the mount busy */
 	m.fd = -1;
 	struct loop l = {

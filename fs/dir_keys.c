@@ -4,21 +4,6 @@
 
 #include "fs/keyfile.h"
 
-static int lookup(struct tree *t, const char *name, uint64_t *id)
-{
-	return keyfile_lookup(t, RING_VIEW_KEYS, name, id);
-}
-
-static uint64_t *list(struct tree *t, size_t *n)
-{
-	return ring_list(t->ring, RING_VIEW_KEYS, n);
-}
-
-static const char *name_of(struct tree *t, uint64_t id)
-{
-	return keyfile_name_of(t, RING_VIEW_KEYS, id);
-}
-
 static void create(struct call *c)
 {
 	c->creates = 1u << RING_VIEW_KEYS;
@@ -70,9 +55,10 @@ const struct dir dir_keys = {
 	.name = "keys",
 	.flags = DIR_REPLICATED | DIR_WRITABLE | DIR_HERALDED | DIR_BEST_EFFORT,
 	.files = &key_files,
-	.lookup = lookup,
-	.list = list,
-	.name_of = name_of,
+	.view = RING_VIEW_KEYS,
+	.lookup = keyfile_lookup,
+	.list = keyfile_list,
+	.name_of = keyfile_name_of,
 	.create = create,
 	.unlink = finish_key,
 	.on_change = keyfile_on_change,

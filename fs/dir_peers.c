@@ -79,8 +79,10 @@ static void peers_on_status(struct tree *t)
 	}
 }
 
-static int peers_lookup(struct tree *t, const char *name, uint64_t *id)
+static int peers_lookup(struct tree *t, const struct dir *d, const char *name,
+			uint64_t *id)
 {
+	(void)d;
 	const struct ring_node *node;
 
 	*id = SELF;
@@ -95,8 +97,9 @@ static int peers_lookup(struct tree *t, const char *name, uint64_t *id)
 	return -ENOENT;
 }
 
-static uint64_t *peers_list(struct tree *t, size_t *n)
+static uint64_t *peers_list(struct tree *t, const struct dir *d, size_t *n)
 {
+	(void)d;
 	uint32_t nodes = 0;
 
 	while (ring_node(t->ring, nodes))
@@ -117,8 +120,10 @@ static const struct ring_node *node_of(const struct tree *t, uint64_t id)
 	return index == RING_NONE ? NULL : ring_node(t->ring, index);
 }
 
-static const char *peers_name_of(struct tree *t, uint64_t id)
+static const char *peers_name_of(struct tree *t, const struct dir *d,
+				 uint64_t id)
 {
+	(void)d;
 	const struct ring_node *node = node_of(t, id);
 
 	if (node == NULL)
@@ -168,7 +173,7 @@ static int peers_render(struct tree *t, uint64_t id, struct text *out)
 static void peers_unlink(struct call *c)
 {
 	uint64_t id;
-	int rc = peers_lookup(c->tree, c->name, &id);
+	int rc = peers_lookup(c->tree, c->dir, c->name, &id);
 
 	call_reply(c, rc == 0 ? -EBUSY : rc);
 }

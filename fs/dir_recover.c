@@ -6,21 +6,6 @@
 #include "fs/held.h"
 #include "fs/keyfile.h"
 
-static int lookup(struct tree *t, const char *name, uint64_t *id)
-{
-	return keyfile_lookup(t, RING_VIEW_RECOVER, name, id);
-}
-
-static uint64_t *list(struct tree *t, size_t *n)
-{
-	return ring_list(t->ring, RING_VIEW_RECOVER, n);
-}
-
-static const char *name_of(struct tree *t, uint64_t id)
-{
-	return keyfile_name_of(t, RING_VIEW_RECOVER, id);
-}
-
 static void finish_key(struct call *c)
 {
 	c->deletes = 1u << RING_VIEW_RECOVER;
@@ -45,9 +30,10 @@ const struct dir dir_recover = {
 	.name = "recover",
 	.flags = DIR_WRITABLE | DIR_HERALDED,
 	.files = &held_files,
-	.lookup = lookup,
-	.list = list,
-	.name_of = name_of,
+	.view = RING_VIEW_RECOVER,
+	.lookup = keyfile_lookup,
+	.list = keyfile_list,
+	.name_of = keyfile_name_of,
 	.unlink = finish_key,
 	.rename = rename_key,
 };

@@ -5,21 +5,6 @@
 
 #include "fs/keyfile.h"
 
-static int lookup(struct tree *t, const char *name, uint64_t *id)
-{
-	return keyfile_lookup(t, RING_VIEW_RELEASE, name, id);
-}
-
-static uint64_t *list(struct tree *t, size_t *n)
-{
-	return ring_list(t->ring, RING_VIEW_RELEASE, n);
-}
-
-static const char *name_of(struct tree *t, uint64_t id)
-{
-	return keyfile_name_of(t, RING_VIEW_RELEASE, id);
-}
-
 static int attr(struct tree *t, uint64_t id, struct stat *st)
 {
 	int rc = keyfile_attr(t, id, st);
@@ -57,8 +42,9 @@ const struct dir dir_release = {
 	.name = "release",
 	.flags = DIR_WRITABLE | DIR_HERALDED,
 	.files = &release_files,
-	.lookup = lookup,
-	.list = list,
-	.name_of = name_of,
+	.view = RING_VIEW_RELEASE,
+	.lookup = keyfile_lookup,
+	.list = keyfile_list,
+	.name_of = keyfile_name_of,
 	.unlink = let_go,
 };

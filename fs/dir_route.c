@@ -29,8 +29,10 @@ static const char *owner_of(const struct tree *t, uint64_t id)
 	return tree_node_name(t, ring_vnode_owner(t->ring, vnode));
 }
 
-static int route_lookup(struct tree *t, const char *name, uint64_t *id)
+static int route_lookup(struct tree *t, const struct dir *d, const char *name,
+			uint64_t *id)
 {
+	(void)d;
 	*id = ring_vnode(t->ring, name, strlen(name)) |
 	      hash(name) >> 24 << VNODE_BITS;
 	return owner_of(t, *id)[0] == '\0' ? -ENOENT : 0;

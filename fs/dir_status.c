@@ -97,8 +97,10 @@ static void status_on_status(struct tree *t)
 	changed(t, "state", &s->state_time);
 }
 
-static int status_lookup(struct tree *t, const char *name, uint64_t *id)
+static int status_lookup(struct tree *t, const struct dir *d, const char *name,
+			 uint64_t *id)
 {
+	(void)d;
 	(void)t;
 	for (size_t i = 0; facts_files[i].name; i++) {
 		if (strcmp(facts_files[i].name, name) == 0) {
@@ -109,8 +111,9 @@ static int status_lookup(struct tree *t, const char *name, uint64_t *id)
 	return -ENOENT;
 }
 
-static uint64_t *status_list(struct tree *t, size_t *n)
+static uint64_t *status_list(struct tree *t, const struct dir *d, size_t *n)
 {
+	(void)d;
 	(void)t;
 	*n = 0;
 	while (facts_files[*n].name)
@@ -121,8 +124,10 @@ static uint64_t *status_list(struct tree *t, size_t *n)
 	return ids;
 }
 
-static const char *status_name_of(struct tree *t, uint64_t id)
+static const char *status_name_of(struct tree *t, const struct dir *d,
+				  uint64_t id)
 {
+	(void)d;
 	(void)t;
 	return facts_files[id].name;
 }

@@ -108,8 +108,10 @@ static void on_made(struct call *c, int rc)
 
 /* Nothing is listed, but install(1) sets the mode by path after its close: what
  * was just submitted is there for that long. */
-static int lookup(struct tree *t, const char *name, uint64_t *id)
+static int lookup(struct tree *t, const struct dir *d, const char *name,
+		  uint64_t *id)
 {
+	(void)d;
 	const struct ring_key *key = ring_find(t->ring, name);
 
 	if (key == NULL || key->reason != RING_SUBMITTED ||

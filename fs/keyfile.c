@@ -96,22 +96,27 @@ void keyfile_finish(struct tree *t)
 
 /* ---- Names ---- */
 
-int keyfile_lookup(struct tree *t, enum ring_view view, const char *name,
+int keyfile_lookup(struct tree *t, const struct dir *d, const char *name,
 		   uint64_t *id)
 {
 	const struct ring_key *key = ring_find(t->ring, name);
 
-	if (key == NULL || !ring_shows(t->ring, key, view))
+	if (key == NULL || !ring_shows(t->ring, key, d->view))
 		return -ENOENT;
 	*id = key->id;
 	return 0;
 }
 
-const char *keyfile_name_of(struct tree *t, enum ring_view view, uint64_t id)
+uint64_t *keyfile_list(struct tree *t, const struct dir *d, size_t *n)
+{
+	return ring_list(t->ring, d->view, n);
+}
+
+const char *keyfile_name_of(struct tree *t, const struct dir *d, uint64_t id)
 {
 	const struct ring_key *key = ring_find_id(t->ring, id);
 
-	if (key == NULL || !ring_shows(t->ring, key, view))
+	if (key == NULL || !ring_shows(t->ring, key, d->view))
 		return NULL;
 	return key->name;
 }

@@ -21,10 +21,11 @@ enum {
 		FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID,
 };
 
-/* For struct dir. */
-int keyfile_lookup(struct tree *t, enum ring_view view, const char *name,
+/* For a struct dir that shows d->view. */
+int keyfile_lookup(struct tree *t, const struct dir *d, const char *name,
 		   uint64_t *id);
-const char *keyfile_name_of(struct tree *t, enum ring_view view, uint64_t id);
+uint64_t *keyfile_list(struct tree *t, const struct dir *d, size_t *n);
+const char *keyfile_name_of(struct tree *t, const struct dir *d, uint64_t id);
 
 /* Make c->name: op is RING_CLAIM or RING_SUBMIT. done may be NULL. */
 void keyfile_create(struct call *c, enum ring_op_type op);

@@ -101,19 +101,22 @@ struct dir {
 	const char *name;
 	unsigned flags;
 	const struct files *files;
+	enum ring_view view; /* for keyfile_lookup and its kin only */
 
 	/* The id of name. 0 or -ENOENT. */
-	int (*lookup)(struct tree *t, const char *name, uint64_t *id);
+	int (*lookup)(struct tree *t, const struct dir *d, const char *name,
+		      uint64_t *id);
 
 	/* The ids of what it shows, as a new array of *n that free() releases
 	 * (or NULL and 0). Taken once per opendir; each is asked for its name
 	 * when its turn comes, so the array may hold what is gone by then.
 	 * NULL: empty. */
-	uint64_t *(*list)(struct tree *t, size_t *n);
+	uint64_t *(*list)(struct tree *t, const struct dir *d, size_t *n);
 
 	/* The name of id, borrowed until the next turn; NULL if this directory
 	 * does not show it at this instant. */
-	const char *(*name_of)(struct tree *t, uint64_t id);
+	const char *(*name_of)(struct tree *t, const struct dir *d,
+			       uint64_t id);
 
 	/* Set c->id, then call_reply(c, 0). mknod: c->handle is NULL. */
 	void (*create)(struct call *c);

@@ -54,7 +54,7 @@ static void listing_take(struct listing *l, struct tree *t,
 		while (tree_dir((unsigned)l->n) != NULL)
 			l->n++;
 	else if (n->dir->list != NULL)
-		l->ids = n->dir->list(t, &l->n);
+		l->ids = n->dir->list(t, n->dir, &l->n);
 }
 
 /* The name of entry i, and its number and type; NULL: not shown any more. */
@@ -75,7 +75,7 @@ static const char *listing_entry(const struct listing *l, struct tree *t,
 	if (files->readlink != NULL && tree_attr(t, files, l->ids[i], st) != 0)
 		return NULL;
 	st->st_ino = tree_ino_of(files, l->ids[i]);
-	return n->dir->name_of(t, l->ids[i]);
+	return n->dir->name_of(t, n->dir, l->ids[i]);
 }
 
 /* Valid replies: buf. */

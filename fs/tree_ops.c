@@ -56,7 +56,7 @@ static void herald_lookup(fuse_req_t req, const struct dir *d, const char *name)
 	struct tree *t = fuse_req_userdata(req);
 	struct fuse_entry_param e;
 	uint64_t id;
-	bool there = d->lookup != NULL && d->lookup(t, name, &id) == 0 &&
+	bool there = d->lookup != NULL && d->lookup(t, d, name, &id) == 0 &&
 		     tree_entry(t, d->files, id, &e) == 0;
 
 	if (expects(t, d, name, HERALD_DELETE)) {
@@ -86,7 +86,7 @@ static void herald_mknod(fuse_req_t req, const struct dir *d, const char *name)
 
 	if (!expects(t, d, name, HERALD_CREATE))
 		fuse_reply_err(req, EPERM);
-	else if (d->lookup(t, name, &id) != 0 ||
+	else if (d->lookup(t, d, name, &id) != 0 ||
 		 tree_entry(t, d->files, id, &e) != 0)
 		herald_refuse(req, d, name, HERALD_CREATE);
 	else if (fuse_reply_entry(req, &e) == 0)
@@ -100,7 +100,7 @@ static void herald_unlink(fuse_req_t req, const struct dir *d, const char *name)
 
 	if (!expects(t, d, name, HERALD_DELETE))
 		fuse_reply_err(req, EPERM);
-	else if (d->lookup(t, name, &id) == 0)
+	else if (d->lookup(t, d, name, &id) == 0)
 		herald_refuse(req, d, name, HERALD_DELETE);
 	else if (fuse_reply_err(req, 0) == 0)
 		herald_granted(t->herald, tree_place(d), name, HERALD_DELETE);
@@ -118,7 +118,7 @@ static void herald_setattr(fuse_req_t req, const struct node *n)
 
 		if (d->files != n->files || d->name_of == NULL)
 			continue;
-		const char *name = d->name_of(t, n->id);
+		const char *name = d->name_of(t, d, n->id);
 
 		if (name == NULL || !expects(t, d, name, HERALD_MODIFY))
 			continue;
@@ -174,7 +174,7 @@ static void on_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		herald_lookup(req, n.dir, name);
 	} else if (n.dir->lookup == NULL ||
 		   (n.dir->flags & DIR_REPLICATED && name[0] == '.') ||
-		   n.dir->lookup(t, name, &id) != 0 ||
+		   n.dir->lookup(t, n.dir, name, &id) != 0 ||
 		   tree_entry(t, n.dir->files, id, &e) != 0) {
 		/* Without a time to live: it may come at any moment. */
 		fuse_reply_err(req, ENOENT);
