@@ -2,8 +2,8 @@
 /* The background: the command returns when the daemon serves, not before.
  *
  *   daemonize_begin   fork; the parent stays in the foreground and waits
- *   ... the child opens its state, mounts, joins; its stderr is still the
- *       caller's, so that every sentence reaches whoever gave the command ...
+ *   ... the child opens its state, mounts, joins; the parent passes on what it
+ *       says, so that every sentence reaches whoever gave the command ...
  *   daemonize_ready   the child lets go of the terminal; the parent ends, 0
  *   daemonize_fail    or: says why; when the child ends, the parent ends with
  *                     the child's status
@@ -30,12 +30,10 @@ struct daemonize {
 int daemonize_begin(struct daemonize *d, bool background);
 
 /* The mount serves. In the background: stdout goes to /dev/null and stderr is
- * appended to the file at log_path (made with mode 0600), then the parent ends
- * with status 0. Call log_*() from then on. No-op in the foreground.
- *
- * 0; or a negative errno when log_path cannot be written: stderr then stays where
- * it was, and the parent ends all the same. */
-int daemonize_ready(struct daemonize *d, const char *log_path);
+ * appended to the file at log_path (made with mode 0600; if it cannot be opened,
+ * that is said and nothing is logged), then the parent ends with status 0. Call
+ * log_*() from then on. No-op in the foreground. */
+void daemonize_ready(struct daemonize *d, const char *log_path);
 
 /* It will not serve: say `ringfs: mount: errmsg` on stderr. Gives status, for
  * `return daemonize_fail(...)`: the parent ends with what the child's main
