@@ -122,7 +122,10 @@ static json_t *herald_of(const struct facts *f)
 	const struct herald_stats *h = &f->herald;
 	json_t *o = json_object();
 
-	set_number(o, "pid", (uint64_t)h->pid);
+	if (h->pid != 0)
+		set_number(o, "pid", (uint64_t)h->pid);
+	else /* being replaced */
+		json_object_set_new(o, "pid", json_null());
 	set_number(o, "waiting", h->waiting);
 	set_number(o, "announced", h->announced);
 	set_number(o, "dropped", h->dropped);

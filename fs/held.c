@@ -49,7 +49,7 @@ static void set_attr(struct call *c, const struct stat *st, int to_set)
 	int rc = 0;
 
 	if (key == NULL)
-		rc = -ENOENT;
+		rc = c->handle != NULL ? -ESTALE : -ENOENT;
 	else if (to_set & KEYFILE_OWNER && !keyfile_same(key, st, to_set))
 		rc = -EPERM;
 	else if (to_set & FUSE_SET_ATTR_SIZE)

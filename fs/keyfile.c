@@ -297,7 +297,7 @@ void keyfile_setattr(struct call *c, const struct stat *st, int to_set)
 	int rc = 0;
 
 	if (key == NULL) {
-		rc = -ENOENT;
+		rc = c->handle != NULL ? -ESTALE : -ENOENT;
 	} else if (to_set & FUSE_SET_ATTR_SIZE) {
 		if (c->handle != NULL) {
 			keyfile_resize(c, st->st_size);

@@ -45,7 +45,12 @@ static const struct verb {
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
 
 static const char version_help[] = "Usage: ringfs version\n"
-				   "Show the version.\n";
+				   "Show the version.\n"
+				   "\n"
+				   "Examples:\n"
+				   "  ringfs version\n"
+				   "  ringfs --version\n"
+				   "  ringfs version | cut -d ' ' -f 2\n";
 
 static void show_verbs(FILE *out)
 {

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -219,6 +220,23 @@ static bool is_inside(const char *path, const char *dir)
 	       (path[n] == '\0' || path[n] == '/' || dir[n - 1] == '/');
 }
 
+static int check_apart(const char *dir, const char *state_dir,
+		       char errmsg[RING_ERRMSG_SIZE])
+{
+	if (is_inside(dir, state_dir))
+		return refuse(EXIT_CONFIG, errmsg,
+			      "the mountpoint %s is inside the state "
+			      "directory %s; choose another of the two",
+			      dir, state_dir);
+	if (is_inside(state_dir, dir))
+		return refuse(EXIT_CONFIG, errmsg,
+			      "the state directory %s is inside the "
+			      "mountpoint %s, which would hide it; choose "
+			      "another of the two",
+			      state_dir, dir);
+	return 0;
+}
+
 static int check_directory(const char *dir, const char *state_dir,
 			   char errmsg[RING_ERRMSG_SIZE])
 {
@@ -237,17 +255,10 @@ static int check_directory(const char *dir, const char *state_dir,
 			      "%s is not a directory; a mountpoint must be an "
 			      "empty one",
 			      dir);
-	if (is_inside(dir, state_dir))
-		return refuse(EXIT_CONFIG, errmsg,
-			      "the mountpoint %s is inside the state "
-			      "directory %s; choose another of the two",
-			      dir, state_dir);
-	if (is_inside(state_dir, dir))
-		return refuse(EXIT_CONFIG, errmsg,
-			      "the state directory %s is inside the "
-			      "mountpoint %s, which would hide it; choose "
-			      "another of the two",
-			      state_dir, dir);
+	int rc = check_apart(dir, state_dir, errmsg);
+
+	if (rc != 0)
+		return rc;
 	if (!is_empty(dir))
 		return refuse(EXIT_CONFIG, errmsg,
 			      "%s is not empty; the mount would hide what is "
@@ -330,17 +341,52 @@ static char *resolve(const char *dir)
 	return full;
 }
 
-int mount_check(const char *dir, const char *state_dir,
+/* Against another one that has looked, too, and has not mounted yet. */
+static int lock(const char *dir, int *fd, char errmsg[RING_ERRMSG_SIZE])
+{
+	*fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*fd < 0 || flock(*fd, LOCK_EX | LOCK_NB) == 0)
+		return 0; /* what is wrong with dir, check_directory says */
+	close(*fd);
+	*fd = -1;
+	return refuse(EXIT_CONFIG, errmsg,
+		      "another ringfs is being mounted at %s", dir);
+}
+
+int mount_check_state(const char *dir, const char *state_dir,
+		      char errmsg[RING_ERRMSG_SIZE])
+{
+	char *real_dir = realpath(dir, NULL);
+	char *real_state = realpath(state_dir, NULL);
+	int rc = 0;
+
+	if (real_dir != NULL && real_state != NULL)
+		rc = check_apart(real_dir, real_state, errmsg);
+	free(real_dir);
+	free(real_state);
+	return rc;
+}
+
+int mount_check(const char *dir, const char *state_dir, int *lock_fd,
 		char errmsg[RING_ERRMSG_SIZE])
 {
 	char *real_dir = resolve(dir);
 	char *real_state = resolve(state_dir);
 	int rc = check_mounted(real_dir, errmsg);
 
+	*lock_fd = -1;
+	if (rc == 0)
+		rc = lock(real_dir, lock_fd, errmsg);
+	if (rc == 0)
+		rc = check_mounted(real_dir, errmsg);
 	if (rc == 0)
 		rc = check_directory(real_dir, real_state, errmsg);
 	if (rc == 0)
 		rc = check_fuse(errmsg);
+	if (rc != 0 && *lock_fd >= 0) {
+		close(*lock_fd);
+		*lock_fd = -1;
+	}
 	free(real_dir);
 	free(real_state);
 	return rc;

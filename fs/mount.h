@@ -31,9 +31,17 @@ struct mount_config {
 };
 
 /* Heal a dead mount at dir and check that dir can be mounted on. Gives the exit
- * status for main with errmsg, or 0. Before anything is started. */
-int mount_check(const char *dir, const char *state_dir,
+ * status for main with errmsg, or 0. Before anything is started.
+ *
+ * *lock_fd is a lock on dir against another ringfs that is about to mount there:
+ * unlock and close it when the mount is made. -1 on failure. */
+int mount_check(const char *dir, const char *state_dir, int *lock_fd,
 		char errmsg[RING_ERRMSG_SIZE]);
+
+/* The same once the state directory exists, so that no link can hide where it
+ * is: would the mount hide it? */
+int mount_check_state(const char *dir, const char *state_dir,
+		      char errmsg[RING_ERRMSG_SIZE]);
 
 /* Mount and begin to serve. 0; else errmsg: -ENOENT (/dev/fuse or fusermount3
  * missing), -EACCES, ... */

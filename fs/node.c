@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sysexits.h>
 #include <unistd.h>
 #include <uv.h>
@@ -56,6 +57,7 @@ struct node {
 	struct ring *ring;
 	struct tree *tree;
 	struct mount *mount;
+	int mount_lock; /* or -1 */
 	bool serving, stopping;
 	int status; /* to exit with */
 	char errmsg[RING_ERRMSG_SIZE];
@@ -76,6 +78,7 @@ static int status_of(int rc)
 	case -EUCLEAN:
 	case -EXDEV:
 	case -ESTALE:
+	case -EROFS:
 		return EX_CONFIG;
 	case -ETIMEDOUT:
 		return EX_TEMPFAIL;
@@ -153,19 +156,27 @@ static void on_signal(uv_signal_t *handle, int signum)
 	stop(n);
 }
 
+/* Unlocked by name, too: the ring's workers have copies of what was open. */
+static void unlock_mountpoint(struct node *n)
+{
+	if (n->mount_lock < 0)
+		return;
+	flock(n->mount_lock, LOCK_UN);
+	close(n->mount_lock);
+	n->mount_lock = -1;
+}
+
 static void on_mount_ready(void *data)
 {
 	struct node *n = data;
 	char *log = xasprintf("%s/log", n->state.dir);
 
+	unlock_mountpoint(n);
 	if (n->herald != NULL)
 		herald_begin(n->herald);
 	log_info("%s serves the ring at %s", n->options->name,
 		 n->options->mountpoint);
-	int rc = daemonize_ready(&n->daemonize, log);
-
-	if (rc != 0)
-		log_warning("%s: %s; the log goes on here", log, strerror(-rc));
+	daemonize_ready(&n->daemonize, log);
 	log_begin(); /* not before: stderr is what it shall be */
 	n->serving = true;
 	sdnotify("READY=1\nSTATUS=serving");
@@ -428,16 +439,20 @@ int node_main(const struct options *o)
 	}
 	n->options = o;
 	log_set(o->log_level, o->log_json);
-	int status = mount_check(o->mountpoint, o->state, errmsg);
+	int status =
+		mount_check(o->mountpoint, o->state, &n->mount_lock, errmsg);
 
 	if (status == 0) {
 		rc = state_open(o->state, &n->state, errmsg);
 		status = rc == 0 ? 0 : status_of(rc);
 	}
 	if (status == 0) {
-		status = run(n, errmsg);
+		status = mount_check_state(o->mountpoint, o->state, errmsg);
+		if (status == 0)
+			status = run(n, errmsg);
 		state_close(&n->state);
 	}
+	unlock_mountpoint(n);
 	log_end();
 	if (status != 0 && !n->serving)
 		daemonize_fail(&n->daemonize, status, errmsg);

@@ -250,6 +250,18 @@ static const char *first_of(int dir_fd, const char *const names[])
 
 /* ---- The directory, the lock, the identity, the count ---- */
 
+static int sync_parent(int dir_fd)
+{
+	int fd = openat(dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	/* A parent that we may not read was not made by us. */
+	if (fd < 0)
+		return errno == EACCES ? 0 : -errno;
+	int rc = fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
+	close(fd);
+	return rc;
+}
+
 /* With its parents, as mkdir -p; each is on disk before the next is made. */
 static int make_dir(const char *dir)
 {
@@ -263,21 +275,15 @@ static int make_dir(const char *dir)
 		*slash = '\0';
 		rc = make_dir(parent);
 	}
+	int fd =
+		rc == 0 ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (fd >= 0) {
+		rc = sync_parent(fd);
+		close(fd);
+	}
 	free(parent);
 	if (rc == 0 && mkdir(dir, 0700) < 0 && errno != EEXIST)
 		rc = -errno;
-	return rc;
-}
-
-static int sync_parent(int dir_fd)
-{
-	int fd = openat(dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	/* A parent that we may not read was not made by us. */
-	if (fd < 0)
-		return errno == EACCES ? 0 : -errno;
-	int rc = fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
-	close(fd);
 	return rc;
 }
 

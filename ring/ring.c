@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,7 +15,8 @@
 #include "ring/place.h"
 #include "ring/ring_impl.h"
 
-#define ROOM_RESERVE 65536u /* of the log, left for what must be written */
+#define ROOM_FREE    (24u << 20) /* on the disk, beside a large entry */
+#define ROOM_RESERVE 65536u	 /* of the log, left for what must be written */
 
 static const struct ring_settings defaults = {.vnodes = 4096,
 					      .claims = RING_CLAIMS_OWNER,
@@ -135,7 +137,14 @@ bool ring_has_room(const struct ring *r, size_t bytes)
 	if (bytes < ROOM_RESERVE / 2) /* is_full says so in time */
 		return true;
 	group_status(r->group, &s);
-	return s.room > bytes + ROOM_RESERVE || !s.no_spare;
+	if (s.room > bytes + ROOM_RESERVE)
+		return true;
+	/* It needs a segment of its own, or the next: the log must not begin
+	 * what it cannot write. */
+	struct statvfs fs;
+
+	return !s.no_spare && statvfs(r->dir, &fs) == 0 &&
+	       (uint64_t)fs.f_bavail * fs.f_frsize > bytes + ROOM_FREE;
 }
 
 static void refresh(struct ring *r)

@@ -178,7 +178,7 @@ bool ring_shows(const struct ring *r, const struct ring_key *key,
  * Some may not be shown: ask ring_shows() for each, when it is used. */
 uint64_t *ring_list(const struct ring *r, enum ring_view view, size_t *n);
 
-/* How many keys view has; those hidden for a moment are counted. */
+/* How many keys view has. Those that leave at this moment are counted. */
 size_t ring_count(const struct ring *r, enum ring_view view);
 
 /* The node at index, or NULL past the last: 0, 1, 2, ... */

@@ -71,6 +71,7 @@ struct ring {
 	/* Back-offs: a heap by at_ms. */
 	struct reveal *reveals;
 	size_t n_reveals, cap_reveals;
+	size_t n_backoff; /* keys with HIDDEN_BACKOFF */
 };
 
 /* view.c */

@@ -88,9 +88,21 @@ static struct reveal reveal_pop(struct ring *r)
 	}
 }
 
+/* Offered here, and not shown before its back-off is over. */
+static void set_backoff(struct ring *r, struct ring_key *key, bool on)
+{
+	bool was = key->hidden & HIDDEN_BACKOFF;
+
+	if (on)
+		key->hidden |= HIDDEN_BACKOFF;
+	else
+		key->hidden &= (uint8_t)~HIDDEN_BACKOFF;
+	r->n_backoff += (size_t)on - (size_t)was;
+}
+
 static void start_backoff(struct ring *r, struct ring_key *key)
 {
-	key->hidden |= HIDDEN_BACKOFF;
+	set_backoff(r, key, true);
 	reveal_push(r, (struct reveal){.at_ms = r->now_ms + key->backoff_ms,
 				       .id = key->id,
 				       .token = key->token});
@@ -130,7 +142,7 @@ void view_tick(struct ring *r)
 		struct ring_change change = {.key = key,
 					     .before = shown_now(r, key)};
 
-		key->hidden &= (uint8_t)~HIDDEN_BACKOFF;
+		set_backoff(r, key, false);
 		change.after = shown_now(r, key);
 		tell(r, &change);
 	}
@@ -159,7 +171,7 @@ void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 		if (was->state != RING_OFFERED || was->token != key->token)
 			start_backoff(r, key);
 	} else {
-		key->hidden &= (uint8_t)~HIDDEN_BACKOFF;
+		set_backoff(r, key, false);
 	}
 	if (key->holder != r->self)
 		key->hidden &= (uint8_t)~HIDDEN_LEAVING;
@@ -204,7 +216,7 @@ size_t ring_count(const struct ring *r, enum ring_view view)
 	size_t n;
 
 	keyset_list(r->keys, view, r->self, &n);
-	return n;
+	return view == RING_VIEW_RECOVER ? n - r->n_backoff : n;
 }
 
 const struct ring_node *ring_node(const struct ring *r, uint32_t index)
