@@ -234,6 +234,15 @@ static bool is_death(int rc)
 	return rc == -ENOTCONN || rc == -ECONNABORTED || rc == -ENODEV;
 }
 
+/* The mount was detached: the folder below has no keys/. */
+static bool is_detached(const struct worker *w)
+{
+	char dir[PATH_MAX];
+
+	snprintf(dir, sizeof(dir), "%s/keys", w->mnt);
+	return access(dir, F_OK) != 0;
+}
+
 /* One operation. False when the mount is dead. */
 static bool step(struct worker *w)
 {
@@ -245,19 +254,13 @@ static bool step(struct worker *w)
 	k->next_note = 1 + (uint32_t)(next_random(w) % 1000000);
 	journal_write(w, i);
 	int rc = carry_out(w, i, op);
-	if (is_death(rc))
+	if (is_death(rc) || (rc == -ENOENT && is_detached(w)))
 		return false;
 	if (k->where == BACK && rc == -ENOENT) {
 		k->trying = OP_NONE; /* its back-off goes on */
 	} else if (rc == 0) {
 		acknowledged(k, op);
 	} else {
-		/* The mount was detached: the folder below has no keys/. */
-		char dir[PATH_MAX];
-
-		snprintf(dir, sizeof(dir), "%s/keys", w->mnt);
-		if (access(dir, F_OK) != 0)
-			return false;
 		printf("%s of w%u-%u: %s\n", op_names[op], w->id, i,
 		       strerror(-rc));
 		exit(2);
