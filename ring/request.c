@@ -157,19 +157,22 @@ static void drop_unsent(struct ring *r, struct ring_pending *p, int rc)
 
 /* ---- Abandoned claims ---- */
 
+/* A claim or a submission, by itself: what open(2) of a new name is. */
 static bool is_lone_claim(const struct ring_op *ops, size_t n)
 {
-	return n == 1 && ops[0].type == RING_CLAIM && ops[0].note_len == 0;
+	return n == 1 && ops[0].note_len == 0 &&
+	       (ops[0].type == RING_CLAIM || ops[0].type == RING_SUBMIT);
 }
 
-/* The same claim again, by the same user, while the first is still under way:
- * one and the same. */
+/* The same again, by the same user, while the first is still under way: one and
+ * the same. A shell whose open was interrupted opens again. */
 static bool adopt(struct ring *r, struct ring_request *req, uint64_t deadline)
 {
 	if (r->n_abandoned == 0 || !is_lone_claim(req->ops, req->n_ops))
 		return false;
 	for (struct ring_pending *p = r->pending; p != NULL; p = p->next) {
 		if (p->req != NULL || !is_lone_claim(p->ops, p->n_ops) ||
+		    p->ops[0].type != req->ops[0].type ||
 		    strcmp(p->ops[0].name, req->ops[0].name) != 0 ||
 		    p->ops[0].uid != req->ops[0].uid)
 			continue;

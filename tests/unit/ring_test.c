@@ -263,6 +263,16 @@ static void test_abandon(void)
 	check_int(b.req.rc, 0);
 	check_int(b.op.rc, 0);
 	check(in_view(r, "e", RING_VIEW_OWNED), "adopted");
+	start(r, &a, RING_SUBMIT, "f"); /* a submission likewise */
+	ring_flush(r, now_ms());
+	ring_abandon(r, &a.req);
+	start(r, &b, RING_SUBMIT, "f");
+	finish(r, &b);
+	check_int(b.req.rc, 0);
+	check_int(b.op.rc, 0);
+	check_int(ask(r, RING_OFFER, "f"), 0);
+	check(in_view(r, "f", RING_VIEW_RECOVER), "offered");
+	check_int(ask(r, RING_FINISH, "f"), 0);
 	check_int(ask(r, RING_CLAIM, "d"), 0);
 	check_int(ask(r, RING_FINISH, "d"), 0);
 	check_int(ask(r, RING_FINISH, "e"), 0);
