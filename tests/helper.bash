@@ -102,12 +102,14 @@ serves() { # ID
 	grep -qx ready "$BATS_TEST_TMPDIR/$1/mnt/status/state"
 }
 
+# ON, if set, is a command that runs the daemon somewhere else (hosts.bash); BIND
+# is where it listens.
 launch_node() { # ID [ARG...]: start it, and do not wait
 	local id=$1 dir=$BATS_TEST_TMPDIR/$1
 	shift
 	mkdir -p "$dir/mnt"
-	spawn "$RINGFS_BIN" mount -f --state "$dir/state" --name "$id" \
-		--bind 127.0.0.1:0 "$@" "$dir/mnt" </dev/null \
+	spawn ${ON-} "$RINGFS_BIN" mount -f --state "$dir/state" --name "$id" \
+		--bind "${BIND:-127.0.0.1:0}" "$@" "$dir/mnt" </dev/null \
 		>>"$(log_of "$id")" 2>&1
 	echo $! >"$dir.pid"
 }
@@ -209,6 +211,7 @@ teardown() {
 	local rc=0
 	if declare -F local_teardown >/dev/null; then local_teardown; fi
 	stop_nodes || rc=1
+	if declare -F hosts_gone >/dev/null; then hosts_gone; fi
 	nothing_left || rc=1
 	logs_are_clean || rc=1
 	kill "$WATCHDOG" 2>/dev/null || true
