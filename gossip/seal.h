@@ -211,6 +211,11 @@ struct seal_stream;
 struct seal_stream *seal_stream_create(struct seal *s, bool is_caller,
 				       const struct gossip_id *expect);
 void seal_stream_destroy(struct seal_stream *st);
+/* Who listens for several clusters looks here first: do a connection's first
+ * SEAL_PEEK_BYTES call this one? */
+#define SEAL_PEEK_BYTES 8
+bool seal_stream_is_for(const struct seal *s,
+			const uint8_t bytes[SEAL_PEEK_BYTES]);
 
 /* Bytes came. They are copied as far as there is room: how many were taken. Then
  * seal_stream_next() until it gives nothing, and again with the rest. */

@@ -358,6 +358,15 @@ void seal_stream_destroy(struct seal_stream *st)
 	free(st);
 }
 
+bool seal_stream_is_for(const struct seal *s,
+			const uint8_t bytes[SEAL_PEEK_BYTES])
+{
+	struct bytes_in in = bytes_in_of(bytes, SEAL_PEEK_BYTES);
+
+	bytes_take(&in, 4);
+	return bytes_u32(&in) == s->cluster;
+}
+
 enum seal_reason seal_stream_reason(const struct seal_stream *st)
 {
 	return st->reason;
