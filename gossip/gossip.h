@@ -13,13 +13,13 @@
  *	gossip_keys.c      the cluster's keys, everywhere
  *	gossip_keep.c      what is kept on disk
  *	net.c       sockets            keyring.c   the key file
- *	swim.c      membership         traits.c    what members say of themselves
+ *	swim.c      membership         traits.c    what each says of itself
  *	records.c   LMDB               address.c   addresses as text
  *
- * Joining. A node that has no cluster yet asks a member in the *lobby*: a stream
- * sealed with the cluster's key, but for no cluster. It says what it is and wants
- * (bytes of the layer above), and is given the cluster's id and an answer, or a
- * sentence why not. Then it starts as every member does.
+ * Joining. A node that has no cluster yet asks a member in the *lobby*: a
+ * stream sealed with the cluster's key, but for no cluster. It says what it is
+ * and wants (bytes of the layer above), and is given the cluster's id and an
+ * answer, or a sentence why not. Then it starts as every member does.
  *
  * Peers. The addresses of all members are kept, and tried at the next start, so
  * that a node that was restarted finds its cluster without being told.
@@ -29,10 +29,10 @@
  * it has no way there, the address of the default route; else 127.0.0.1. It is
  * looked at again when a name was resolved.
  *
- * Thread: every function on the loop thread; every callback arrives there, never
- * from inside a call (but on_log, which comes from anywhere and must not call
- * back). Callbacks may call everything, gossip_close too. Times are microseconds
- * unless they say otherwise. */
+ * Thread: every function on the loop thread; every callback arrives there,
+ * never from inside a call (but on_log, which comes from anywhere and must not
+ * call back). Callbacks may call everything, gossip_close too. Times are
+ * microseconds unless they say otherwise. */
 #ifndef GOSSIP_GOSSIP_H
 #define GOSSIP_GOSSIP_H
 
@@ -133,8 +133,8 @@ struct gossip_config {
 	 * membership has begun. */
 	void (*on_joined)(void *data, const struct gossip_id *cluster,
 			  const void *answer, size_t len);
-	/* It will never take us: why, and the way out, in a sentence. Nothing is
-	 * tried any more, until gossip_join(). */
+	/* It will never take us: why, and the way out, in a sentence. Nothing
+	 * is tried any more, until gossip_join(). */
 	void (*on_refused)(void *data, const char *why);
 	/* A member came, changed, or went; was is NULL for one that came, is is
 	 * NULL for one that was forgotten. Traits included: then was and is may
@@ -142,8 +142,8 @@ struct gossip_config {
 	 * the loop may come as one. */
 	void (*on_member)(void *data, const struct gossip_member *was,
 			  const struct gossip_member *is);
-	/* Most of our probes fail, and nobody helps: it is we who are cut off; or
-	 * no longer. */
+	/* Most of our probes fail, and nobody helps: it is we who are cut off;
+	 * or no longer. */
 	void (*on_isolated)(void *data, bool is_isolated);
 	/* Somebody is a newer life of our id: this state was copied. */
 	void (*on_copied)(void *data);
@@ -171,8 +171,10 @@ int gossip_start(struct gossip *g);
 /* The state's cluster was made by this node itself: it is its first member. For
  * a config without cluster; before gossip_start. */
 void gossip_found(struct gossip *g, const struct gossip_id *cluster);
-/* Stop, without telling the others, write what is to be kept, and release g. cb
- * runs once, on a later turn, when g is gone; no other callback comes. */
+/* Stop, without telling the others, write what is to be kept, and release g:
+ * nothing else may be called. cb runs once, on a later turn, when g is gone; no
+ * other callback comes, but on_log. A name that is being resolved is waited
+ * for. */
 void gossip_close(struct gossip *g, void (*cb)(void *data), void *data);
 
 /* Also get to know whoever is at addr (HOST:PORT). After gossip_leave(): come
@@ -180,7 +182,8 @@ void gossip_close(struct gossip *g, void (*cb)(void *data), void *data);
 int gossip_join(struct gossip *g, const char *addr);
 /* Tell all that we go: on_left follows. */
 void gossip_leave(struct gossip *g);
-/* Forget a dead or left member, everywhere. 0, -ENOENT, -EBUSY: it is neither. */
+/* Forget a dead or left member, everywhere. 0, -ENOENT, -EBUSY: it is
+ * neither. */
 int gossip_forget(struct gossip *g, const struct gossip_id *id);
 /* A hint that something is wrong with it: probe it next. */
 void gossip_hint(struct gossip *g, const struct gossip_id *id);
@@ -197,8 +200,8 @@ bool gossip_find(const struct gossip *g, const struct gossip_id *id,
 /* Where this member is reached. */
 const char *gossip_address(const struct gossip *g);
 
-/* Say a trait of ourselves: a word, as a file's name, and at most 1024 bytes; all
- * members get it. Nothing happens if that is what we say already.
+/* Say a trait of ourselves: a word, as a file's name, and at most 1024 bytes;
+ * all members get it. Nothing happens if that is what we say already.
  *
  * 0; -EINVAL, the word, or one that is ours ("version", "key-ids"); -EFBIG;
  * -ENOSPC */
@@ -235,8 +238,8 @@ const char *gossip_refused_name(unsigned i);
 /* ---- Keys (K1 to K5): spoken of by ids of 16 hex digits ----
  *
  * The way from one key to another: add the new one, wait until no member lacks
- * it, use it, wait until every member does, remove the old one. A member that is
- * away is waited for, until it is back or forgotten. Keys travel over sealed
+ * it, use it, wait until every member does, remove the old one. A member that
+ * is away is waited for, until it is back or forgotten. Keys travel over sealed
  * streams only: with GOSSIP_CLEAR they stay here. */
 
 struct gossip_key {
@@ -247,24 +250,25 @@ struct gossip_key {
 /* The next key, from cursor 0 until false. */
 bool gossip_key_next(const struct gossip *g, size_t *cursor,
 		     struct gossip_key *out);
-/* Each is carried out here, written to the key file (blocks for that), and passed
- * on to all the members there are, and to those that come, until they have done
- * the same: as long as this process lives, or says otherwise. Doing one again
- * does no harm.
- * text: a key file's line, or NULL to draw a new key; gives the id.
+/* Each is carried out here, written to the key file (blocks for that), and
+ * passed on to all the members there are, and to those that come, until they
+ * have done the same: as long as this process lives, or says otherwise. Doing
+ * one again does no harm.
+ *
+ * text  a key file's line, or NULL to draw a new key; gives the id
  *
  * 0; -EEXIST, it is here already, and is passed on nevertheless; -ENOSPC, eight
- * are enough; -EINVAL, no key; -ENOENT, nobody has it; -EBUSY: to use it, members
- * lack it; to remove it, it is in use here, or was last heard to be elsewhere;
- * else from the file system, and nothing has changed */
+ * are enough; -EINVAL, no key; -ENOENT, nobody has it; -EBUSY: to use it,
+ * members lack it; to remove it, it is in use here, or was last heard to be
+ * elsewhere; else from the file system, and nothing has changed */
 int gossip_key_add(struct gossip *g, const char *text, uint64_t *id);
 int gossip_key_use(struct gossip *g, uint64_t id);
 int gossip_key_remove(struct gossip *g, uint64_t id);
 
 /* Draw a key and make a key file's text of it. 0 or -EIO. */
 int gossip_keygen(char text[GOSSIP_KEYFILE_SIZE]);
-/* Make the key file if there is none: mode 0600, synced. 0; else errmsg: -EEXIST,
- * -EACCES, -ENOSPC, ... */
+/* Make the key file if there is none: mode 0600, synced. 0; else errmsg:
+ * -EEXIST, -EACCES, -ENOSPC, ... */
 int gossip_keygen_file(const char *path, char errmsg[GOSSIP_ERRMSG_SIZE]);
 
 #endif
