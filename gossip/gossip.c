@@ -195,6 +195,35 @@ static void recv_record(struct gossip *g, const struct net_from *from,
 	}
 }
 
+/* An obituary: receipt 16 | the layer's. It was sealed by the one that is gone,
+ * and so is its word; from->addr is whoever sends it for him. */
+static void recv_obituary(struct gossip *g, const struct net_from *from,
+			  const uint8_t *bytes, size_t len)
+{
+	if (len < GOSSIP_RECEIPT_SIZE || g->config.on_obituary == NULL)
+		return;
+	if (g->config.on_obituary(g->config.data, &from->id, from->boot,
+				  bytes + GOSSIP_RECEIPT_SIZE,
+				  len - GOSSIP_RECEIPT_SIZE) &&
+	    !g->is_closing)
+		net_plain(g->net, &from->addr, bytes, GOSSIP_RECEIPT_SIZE);
+}
+
+int gossip_seal_obituary(struct gossip *g,
+			 const uint8_t receipt[GOSSIP_RECEIPT_SIZE],
+			 const void *bytes, size_t len, uint8_t *packet,
+			 size_t cap)
+{
+	uint8_t body[GOSSIP_HELLO_MAX];
+
+	if (len > sizeof(body) - GOSSIP_RECEIPT_SIZE)
+		return -EMSGSIZE;
+	memcpy(body, receipt, GOSSIP_RECEIPT_SIZE);
+	memcpy(body + GOSSIP_RECEIPT_SIZE, bytes, len);
+	return net_seal(g->net, NET_OBITUARY, body, GOSSIP_RECEIPT_SIZE + len,
+			packet, cap);
+}
+
 static void on_packet(void *data, const struct net_from *from,
 		      enum net_topic topic, const uint8_t *bytes, size_t len)
 {
@@ -206,6 +235,8 @@ static void on_packet(void *data, const struct net_from *from,
 		recv_swim(g, from, bytes, len, false);
 	else if (topic == NET_RECORDS)
 		recv_record(g, from, bytes, len);
+	else if (topic == NET_OBITUARY)
+		recv_obituary(g, from, bytes, len);
 }
 
 static void on_message(void *data, const struct net_from *from,

@@ -152,6 +152,11 @@ struct gossip_config {
 	/* From a member's gossip_send(). bytes are borrowed for the call. */
 	void (*on_message)(void *data, const struct gossip_id *from,
 			   const void *bytes, size_t len);
+	/* The obituary of a member's life: its process is gone (see
+	 * gossip_seal_obituary). Whether it is one is for the layer above to
+	 * say: true, and the herald is told that it was heard. */
+	bool (*on_obituary)(void *data, const struct gossip_id *id,
+			    uint32_t boot, const void *bytes, size_t len);
 	/* One line for the log. level: 3 error .. 7 debug. */
 	void (*on_log)(void *data, int level, const char *line);
 	void *data;
@@ -190,6 +195,17 @@ void gossip_hint(struct gossip *g, const struct gossip_id *id);
 /* There is proof that the process that was life `boot` of id is gone. */
 void gossip_obituary(struct gossip *g, const struct gossip_id *id,
 		     uint32_t boot);
+
+/* Make the datagram that says of this process that it is gone, to be sent by
+ * somebody who outlives it and holds no key; whoever hears it answers with the
+ * receipt, plain. bytes are the layer's above.
+ *
+ * The length; -EMSGSIZE, -ENOKEY, -ENOTCONN (no cluster is known). */
+#define GOSSIP_RECEIPT_SIZE 16
+int gossip_seal_obituary(struct gossip *g,
+			 const uint8_t receipt[GOSSIP_RECEIPT_SIZE],
+			 const void *bytes, size_t len, uint8_t *packet,
+			 size_t cap);
 
 /* The next member, self first; from cursor 0 until false. Only those that were
  * heard directly. */

@@ -10,8 +10,9 @@
  *	                                    first, and the others make room
  *	kind = a channel's   its dump, piece by piece
  *
- * Written when something has changed, at most once per second, and at the end;
- * by a worker. A disk that is full costs memory of a restart, nothing else: it
+ * Written when something has changed, at most once per second, but a new address
+ * soon: who is killed right after it joined must know where to return. And at the
+ * end; by a worker. A disk that is full costs memory of a restart, nothing else: it
  * is said once, and tried again. */
 #include <assert.h>
 #include <errno.h>
@@ -25,6 +26,7 @@
 #define PEER_BYTES  42
 #define PIECE_BYTES (128u << 10)
 #define PAUSE_US    SECOND
+#define SOON_US	    (SECOND / 50)
 #define FAILED_US   (5 * SECOND)
 
 /* ---- Addresses ---- */
@@ -52,6 +54,19 @@ void gossip_keep_forget(struct gossip *g, const struct gossip_id *id)
 	for (size_t i = g->n_kept; i-- > 0;)
 		if (gossip_id_equal(&g->kept[i].id, id))
 			drop_kept(g, i);
+}
+
+/* Of a disk that is full nothing is asked sooner. */
+static void keep_soon(struct gossip *g)
+{
+	uint64_t soon_us = gossip_now_us() + SOON_US;
+
+	if (g->is_full)
+		return;
+	if (soon_us < g->keep_us)
+		g->keep_us = soon_us;
+	if (soon_us < g->chores_us)
+		g->chores_us = soon_us;
 }
 
 /* The one that was seen least recently makes room. */
@@ -85,6 +100,7 @@ void gossip_keep_peer(struct gossip *g, const struct facts *facts)
 	}
 	*room_for_one(g) = peer;
 	g->is_kept_changed = true;
+	keep_soon(g);
 }
 
 static void load_peers(struct gossip *g, const struct records_item *item)
@@ -215,6 +231,8 @@ static void on_written(uv_work_t *work, int status)
 	if (rc == 0 && g->is_full)
 		gossip_log(g, 5, "'%s/gossip' is written again", g->config.dir);
 	g->is_full = rc != 0;
+	if (g->is_kept_changed) /* meanwhile */
+		keep_soon(g);
 	if (g->is_closing)
 		gossip_close_step(g);
 }

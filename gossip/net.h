@@ -43,7 +43,8 @@ enum net_topic {
 	NET_RECORDS, /* scuttlebutt, whose messages name their channel */
 	NET_LAYER,   /* gossip_send() */
 	NET_KEYS,
-	NET_LOBBY, /* to and from who is no member yet */
+	NET_LOBBY,    /* to and from who is no member yet */
+	NET_OBITUARY, /* sealed beforehand, sent when its sender is gone */
 };
 
 #define NET_PACKET_MAX (SEAL_PACKET_MAX - SEAL_PACKET_EXTRA - 1) /* bytes */
@@ -106,6 +107,13 @@ void net_close(struct net *n, void (*cb)(void *data), void *data);
 /* Send a datagram; may be lost. len is at most NET_PACKET_MAX. */
 void net_packet(struct net *n, const struct gossip_addr *to,
 		enum net_topic topic, const void *bytes, size_t len);
+/* Seal a datagram as net_packet() does, for others to send later: its length, or
+ * -EMSGSIZE, -ENOKEY, -ENOTCONN (no cluster is known). */
+int net_seal(struct net *n, enum net_topic topic, const void *bytes, size_t len,
+	     uint8_t *packet, size_t cap);
+/* Send a datagram as it is, unsealed: to who cannot open any. May be lost. */
+void net_plain(struct net *n, const struct gossip_addr *to, const void *bytes,
+	       size_t len);
 /* Queue a message on the stream to addr, which is opened if there is none; copied.
  * It is lost, and counted, if the stream breaks, if the cluster is not known yet,
  * or if addr did not answer a moment ago (100 ms, doubling to 2 s; being heard

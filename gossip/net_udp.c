@@ -159,10 +159,11 @@ int net_udp_start(struct net *n, int fd)
 
 /* ---- Out ---- */
 
-static int send_to(struct net *n, const struct gossip_addr *to, size_t len)
+static int send_to(struct net *n, const struct gossip_addr *to,
+		   const void *bytes, size_t len)
 {
 	struct sockaddr_storage sa;
-	uv_buf_t buf = uv_buf_init((char *)n->packet, (unsigned)len);
+	uv_buf_t buf = uv_buf_init((char *)bytes, (unsigned)len);
 	int rc = net_addr_to(to, n->family, &sa);
 
 	if (rc < 0)
@@ -173,21 +174,35 @@ static int send_to(struct net *n, const struct gossip_addr *to, size_t len)
 	return rc;
 }
 
+int net_seal(struct net *n, enum net_topic topic, const void *bytes, size_t len,
+	     uint8_t *packet, size_t cap)
+{
+	assert(len <= NET_PACKET_MAX);
+	if (n->config.seal == NULL)
+		return -ENOTCONN;
+	n->body[0] = (uint8_t)topic;
+	if (len > 0)
+		memcpy(n->body + 1, bytes, len);
+	return seal_packet(n->config.seal, n->body, 1 + len, packet, cap);
+}
+
+void net_plain(struct net *n, const struct gossip_addr *to, const void *bytes,
+	       size_t len)
+{
+	if (n->has_door && !n->is_closing)
+		send_to(n, to, bytes, len);
+}
+
 void net_packet(struct net *n, const struct gossip_addr *to,
 		enum net_topic topic, const void *bytes, size_t len)
 {
-	assert(len <= NET_PACKET_MAX);
 	if (!n->has_door || n->is_closing || n->config.seal == NULL) {
 		n->stats.n_dropped++;
 		return;
 	}
-	n->body[0] = (uint8_t)topic;
-	if (len > 0)
-		memcpy(n->body + 1, bytes, len);
-	int rc = seal_packet(n->config.seal, n->body, 1 + len, n->packet,
-			     sizeof(n->packet));
+	int rc = net_seal(n, topic, bytes, len, n->packet, sizeof(n->packet));
 	if (rc > 0)
-		rc = send_to(n, to, (size_t)rc);
+		rc = send_to(n, to, n->packet, (size_t)rc);
 	if (rc == -EAGAIN || rc == -ENOBUFS) {
 		n->stats.n_dropped++;
 	} else if (rc < 0) {

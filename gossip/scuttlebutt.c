@@ -18,6 +18,7 @@ const struct sb_config sb_defaults = {
 	.packet_bytes = 1300,
 	.stream_bytes = 256u << 10,
 	.sources_max = 4096,
+	.lives_max = 16,
 	.bytes_max = 256u << 20,
 	.flow = {.least = 10, .most = 20000, .step = 200, .burst = 1000},
 };
@@ -140,6 +141,7 @@ void sb_set_max(struct sb *s, struct sb_source *src, uint64_t max)
 	if (src->max >= max || (s->walk == SB_RESET && src != s->own))
 		return;
 	src->max = max;
+	s->may_retire |= src->gc > 0;
 	sb_changed(s);
 }
 
@@ -148,6 +150,7 @@ void sb_set_gc(struct sb *s, struct sb_source *src, uint64_t gc)
 	if (gc <= src->gc)
 		return;
 	src->gc = gc;
+	s->may_retire = true;
 	s->epoch++;
 	sb_changed(s);
 	for (struct sb_record *r = src->first, *next; r != NULL; r = next) {
@@ -233,6 +236,7 @@ static void link_record(struct sb *s, struct sb_record *r,
 	r->prev = prev;
 	*(next != NULL ? &next->prev : &src->last) = r;
 	*(prev != NULL ? &prev->next : &src->first) = r;
+	src->is_retired = false;
 	src->n_records++;
 	src->n_tombs += r->is_tomb;
 	s->n_records++;
@@ -254,6 +258,7 @@ static void free_record(struct sb *s, struct sb_record *r)
 	s->n_bytes -= record_bytes(r);
 	s->content -= hash_record(r);
 	s->vector_is_known = false; /* it may be listed no more */
+	s->may_retire |= src->n_records == 0;
 	free(r);
 }
 
@@ -413,6 +418,7 @@ void sb_tick(struct sb *s, uint64_t now_us, struct sb_out *out)
 		s->has_overflowed = false;
 		greet_some(s, 1);
 	}
+	sb_retire(s);
 	out->wake_us = sb_wake_us(s);
 	s->out = NULL;
 }
@@ -440,6 +446,7 @@ struct sb *sb_create(const struct sb_config *config,
 	assert(config->stream_bytes >= SB_STREAM_MIN);
 	assert(config->packet_bytes >= SB_HEADER_BYTES);
 	assert(config->sources_max > 0 && config->period_us > 0);
+	assert(config->lives_max > 0);
 	s->config = *config;
 	s->class = class;
 	s->user = user;
@@ -527,6 +534,7 @@ void sb_stats(const struct sb *s, struct sb_stats *stats)
 	stats->content = s->content;
 	stats->vector = 0;
 	stats->is_walking = s->walk != SB_AT_REST;
+	stats->is_resetting = s->walk == SB_RESET;
 	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;) {
 		stats->n_listed += sb_is_listed(src);
 		stats->vector += sb_is_listed(src) ? hash_source(src) : 0;
@@ -571,7 +579,7 @@ bool sb_put_source(const struct sb *s, struct bytes_out *out,
 		   const struct sb_source *src, uint64_t from)
 {
 	struct sb_section sec = {
-		.gc = src->gc, .from = from, .to = sb_vouched(s, src)};
+		.gc = sb_told_gc(src), .from = from, .to = sb_vouched(s, src)};
 
 	return put_section(out, src, &sec);
 }
@@ -633,6 +641,7 @@ static void check_source(const struct sb *s, const struct sb_source *src,
 		assert(r->version <= src->max || s->walk == SB_RESET);
 		assert(r->len <= SB_BODY_MAX);
 		assert(!r->is_tomb || r->version > src->gc);
+		assert(!src->is_retired);
 		*content += hash_record(r);
 		n_tombs += r->is_tomb;
 		n++;

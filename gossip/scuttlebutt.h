@@ -27,9 +27,9 @@
  * seen all up to a gc version, is *stale*: what he holds may have died without
  * his hearing of it. He finds that out himself, from the first digest he sees,
  * and *resets*: he walks through all sources from zero; what no peer confirms is
- * dropped, but for what his present life wrote; until he is through he vouches
- * for nothing that he has not walked, so that what is dead does not come back
- * through him (S1).
+ * dropped, but for what his present life wrote; and again, until nothing more is
+ * dropped. Until he is through he vouches for nothing that he has not walked, and
+ * makes nobody stale, so that what is dead does not come back through him (S1).
  *
  * Versions only say what to send first. Whether two agree is said by two hashes,
  * of the versions and of the contents, order-free (D7). While they are equal, a
@@ -41,16 +41,26 @@
  * further than it is makes it begin a new one. (Who holds the cluster's key may
  * write, and so overwrite and delete, what he likes; that is not prevented.)
  *
- * Two sides that forgot each other, and both collected, are stale to each other:
- * then the word of the one that has collected more stands, and what the other
- * has deleted meanwhile may be seen again. When all who could confirm are gone,
- * those who wait for them give up after three times repair_us, and keep what
- * they have.
+ * What this cannot do (scuttlebutt_seed_test has each):
+ * - Two sides that forgot each other, and both collected, are stale to each other.
+ *   Then the word of the one that has collected more stands, as a whole. On the
+ *   other side deletions since the cut are undone, if the value was older than the
+ *   cut, and what lives that have ended wrote since is lost; what the present
+ *   lives wrote is kept. stats.n_yielded counts it. No rule could tell better: of
+ *   what was collected nobody knows any more that it was there.
+ * - One alone who was forgotten loses, too, what a former life of his wrote and
+ *   nobody had got.
+ * - When all who could confirm are gone, those who wait for them give up after
+ *   three times repair_us, and keep what they have: values deleted meanwhile may
+ *   be among it. stats.n_given_up.
+ * - Above sources_max sources of which something lives a new one is heard by
+ *   nobody, until there is room; it keeps its records. stats.n_full.
  *
  * Convergence: of the same records a class keeps the same, in whatever order
  * they came. That is all a class has to see to.
  *
  *	scuttlebutt.c          life, sources, records, rounds, collection
+ *	scuttlebutt_lives.c    the lives of which nothing lives
  *	scuttlebutt_take.c     records in: at rest, and in a walk
  *	scuttlebutt_talk.c     what is said, and what follows from it
  *	scuttlebutt_wire.c     the bytes
@@ -77,7 +87,9 @@
 struct sb;
 
 /* One life of one member. Listed in digests while it has records or gc > 0; the
- * others are remembered, so that nothing of them is applied twice. */
+ * others are remembered, so that nothing of them is applied twice. Of one member's
+ * lives of which nothing but gc is left, the newest are listed, and the others
+ * retired: see scuttlebutt_lives.c. */
 struct sb_source {
 	struct gossip_id id;
 	uint64_t life;
@@ -93,6 +105,7 @@ struct sb_source {
 	uint32_t mark; /* scratch: the digest in which it was listed */
 	uint32_t n_records, n_tombs;
 	bool is_told; /* others list it, so we do, though nothing of it lives */
+	bool is_retired;		/* gc is for ourselves only */
 	struct sb_record *first, *last; /* by version */
 };
 
@@ -133,6 +146,7 @@ struct sb_config {
 	uint32_t packet_bytes; /* of a datagram */
 	uint32_t stream_bytes; /* of a message on a stream; >= SB_STREAM_MIN */
 	uint32_t sources_max;
+	uint32_t lives_max; /* of a member, listed for their gc alone */
 	uint64_t bytes_max; /* of all records; own writes end at 3/4 of it */
 	struct flow_config flow;
 };
@@ -224,14 +238,17 @@ struct sb_stats {
 	uint64_t n_full; /* records refused: bytes_max, or sources_max */
 	uint64_t n_resets, n_repairs, n_collected, n_lives, n_given_up;
 	uint64_t n_yielded; /* resets where they were as stale as we */
+	uint64_t n_retired; /* lives of which nothing is told any more */
 	bool is_walking;
+	bool is_resetting; /* do not write down what sb_dump() gives now */
 };
 void sb_stats(const struct sb *s, struct sb_stats *stats);
 
 /* ---- Keeping (SB-9) ---- */
 
 /* A dump is a delta from zero, in pieces of at most stream_bytes: call from
- * cursor 0 until it returns 0. */
+ * cursor 0 until it returns 0. While stats.is_resetting the former dump is the
+ * better one: in this some is already dropped, and what replaced it is left out. */
 struct sb_dump {
 	size_t source;
 	uint64_t version;

@@ -47,6 +47,7 @@ struct sb {
 	uint32_t mark; /* counts digests, for sb_source.mark */
 
 	enum sb_walk walk;
+	bool has_dropped; /* this reset, what was kept before it */
 	uint64_t hope_us; /* last progress of a walk, or who can help heard */
 	bool is_outrun;	  /* our present life is not the newest, or not ours */
 	uint64_t outrun_life;
@@ -60,7 +61,8 @@ struct sb {
 	uint64_t round_at_us, push_at_us, life_at_us;
 	bool is_push_due;
 	bool has_overflowed;
-	struct gossip_id asked;	 /* a digest is on its way to it */
+	bool may_retire;	/* a life may be left with nothing but its gc */
+	struct gossip_id asked; /* a digest is on its way to it */
 	uint64_t asked_until_us; /* meanwhile no other is asked */
 	bool has_again;		 /* but this one wanted to be: */
 	struct gossip_id again;
@@ -73,7 +75,13 @@ struct sb {
 
 static inline bool sb_is_listed(const struct sb_source *src)
 {
-	return src->n_records > 0 || src->gc > 0;
+	return src->n_records > 0 || (src->gc > 0 && !src->is_retired);
+}
+
+/* What we say of its gc. */
+static inline uint64_t sb_told_gc(const struct sb_source *src)
+{
+	return src->is_retired ? 0 : src->gc;
 }
 
 /* All of it up to here can be told to others as complete. */
@@ -127,6 +135,13 @@ uint64_t sb_wake_us(const struct sb *s);
  * then as many as did, maybe none. */
 bool sb_put_source(const struct sb *s, struct bytes_out *out,
 		   const struct sb_source *src, uint64_t from);
+
+/* ---- scuttlebutt_lives.c ---- */
+
+/* Retire what may be: at the end of a call, as nobody looks at sources then. */
+void sb_retire(struct sb *s);
+/* This life is retired, or would be: nobody is stale by it. */
+bool sb_is_past(const struct sb *s, const struct gossip_id *id, uint64_t life);
 
 /* ---- scuttlebutt_take.c ---- */
 

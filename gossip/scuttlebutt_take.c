@@ -34,8 +34,10 @@ static struct sb_record *pass_to(struct sb *s, struct sb_record *at,
 {
 	while (at != NULL && at->version < version) {
 		struct sb_record *next = at->next;
-		if (s->walk == SB_RESET)
+		if (s->walk == SB_RESET) {
 			sb_drop(s, at);
+			s->has_dropped = true;
+		}
 		at = next;
 	}
 	return at;
@@ -52,6 +54,7 @@ static struct sb_record *take_item(struct sb *s, struct sb_source *src,
 		return at->next;
 	struct sb_record *next = at->next;
 	sb_drop(s, at);
+	s->has_dropped = true;
 	return sb_add(s, src, item, next);
 }
 
@@ -143,6 +146,7 @@ void sb_walk_begin(struct sb *s, enum sb_walk walk)
 			src->gc_before = src->gc;
 	}
 	s->walk = walk;
+	s->has_dropped = false;
 	s->epoch++;
 	s->has_snap = false;
 	s->quarrel = (struct sb_quarrel){0};
@@ -184,21 +188,44 @@ void sb_give_up_waiting(struct sb *s)
 	}
 	s->walk = s->walk == SB_RESET ? SB_AT_REST : s->walk;
 	s->epoch++;
+	s->may_retire = true;
 	s->stats.n_given_up++;
 	sb_changed(s);
+}
+
+/* What a reset drops may have kept something out that it was told: then again,
+ * until nothing is dropped. Else we would vouch for what we do not have, and a
+ * tombstone could be collected that never came here. */
+static bool is_to_be_repeated(struct sb *s)
+{
+	size_t at = 0;
+
+	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;)
+		if (s->walk == SB_RESET && src != s->own)
+			pass_to(s, sb_first_after(src, src->cursor),
+				UINT64_MAX);
+	return s->walk == SB_RESET && s->has_dropped;
 }
 
 void sb_walk_end(struct sb *s)
 {
 	size_t at = 0;
+	bool is_again = is_to_be_repeated(s);
 
 	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;) {
-		if (s->walk != SB_RESET || src == s->own)
-			continue;
-		pass_to(s, sb_first_after(src, src->cursor), UINT64_MAX);
-		src->max = src->cursor; /* as one who has just come */
+		if (s->walk == SB_RESET && src != s->own && !is_again)
+			src->max = src->cursor; /* as one who has just come */
+		if (is_again)
+			src->cursor = 0;
+	}
+	if (is_again) {
+		s->has_dropped = false;
+		s->epoch++;
+		s->hope_us = s->now_us;
+		return;
 	}
 	s->walk = SB_AT_REST;
+	s->may_retire = true;
 	s->epoch++;
 	sb_changed(s);
 }

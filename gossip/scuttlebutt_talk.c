@@ -90,7 +90,7 @@ static void ask(struct sb *s, const struct gossip_id *to, uint8_t flags)
 	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;) {
 		struct sb_entry e = {.id = src->id,
 				     .life = src->life,
-				     .gc = src->gc,
+				     .gc = sb_told_gc(src),
 				     .max = sb_wanted(s, src)};
 		if (is_spoken_of(s, src))
 			sb_wire_put_entry(&message, &e);
@@ -233,6 +233,15 @@ struct reading {
 	uint64_t weight; /* sum of their gc versions */
 };
 
+/* We have nothing of this life, which would be retired here: nobody is stale by
+ * it, but who lists it shall hear that we know its gc. */
+static bool is_nothing_left(const struct sb *s, const struct sb_source *src,
+			    uint64_t gc)
+{
+	return gc > sb_wanted(s, src) && src->n_records == 0 &&
+	       sb_is_past(s, &src->id, src->life);
+}
+
 /* Note what a digest lists. */
 static struct reading read_digest(struct sb *s, struct bytes_in in)
 {
@@ -246,6 +255,7 @@ static struct reading read_digest(struct sb *s, struct bytes_in in)
 		struct sb_source *src = sb_find(s, &e.id, e.life);
 		if (!is_good && src != s->own)
 			continue;
+		is.weight += e.gc < UINT64_MAX - is.weight ? e.gc : 0;
 		if (src == NULL && e.gc > 0)
 			src = sb_source_of(s, &e.id, e.life);
 		if (src == NULL) {
@@ -255,9 +265,9 @@ static struct reading read_digest(struct sb *s, struct bytes_in in)
 		src->mark = s->mark;
 		src->theirs = e.max;
 		src->theirs_gc = e.gc;
-		is.weight += e.gc < UINT64_MAX - is.weight ? e.gc : 0;
 		is.is_stale |= src != s->own && e.gc <= e.max &&
-			       e.gc > sb_wanted(s, src) && e.gc > src->gc;
+			       e.gc > sb_wanted(s, src) && e.gc > src->gc &&
+			       !is_nothing_left(s, src, e.gc);
 	}
 	return is;
 }
@@ -269,8 +279,8 @@ static bool are_they_stale(const struct sb *s)
 	size_t at = 0;
 
 	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;)
-		if (!sb_is_unmet(s, src) && src->gc > theirs(s, src) &&
-		    src->gc > theirs_gc(s, src))
+		if (!sb_is_unmet(s, src) && sb_told_gc(src) > theirs(s, src) &&
+		    sb_told_gc(src) > theirs_gc(s, src))
 			return true;
 	return false;
 }
@@ -309,7 +319,8 @@ static bool is_ours_the_word(const struct sb *s, const struct gossip_id *from,
 	size_t at = 0;
 
 	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;)
-		ours += src->gc < UINT64_MAX - ours ? src->gc : 0;
+		ours += sb_told_gc(src) < UINT64_MAX - ours ? sb_told_gc(src)
+							    : 0;
 	if (ours != weight)
 		return ours > weight;
 	return memcmp(&s->id, from, sizeof(s->id)) > 0;
@@ -324,7 +335,8 @@ static void adopt_gc(struct sb *s, bool is_empty)
 	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;) {
 		uint64_t gc = theirs_gc(s, src);
 		bool is_met = gc <= theirs(s, src) && src != s->own;
-		if (gc <= sb_wanted(s, src) || (is_empty && is_met))
+		if (gc <= sb_wanted(s, src) ||
+		    (is_met && (is_empty || is_nothing_left(s, src, gc))))
 			sb_set_gc(s, src, gc);
 	}
 }
@@ -342,6 +354,7 @@ static void reset(struct sb *s)
 		uint64_t gc = theirs_gc(s, src);
 		uint64_t most = src == s->own ? src->max : theirs(s, src);
 		src->gc = 0;
+		src->is_retired = false;
 		sb_set_gc(s, src, gc <= most ? gc : 0);
 	}
 	sb_changed(s);
@@ -400,12 +413,22 @@ static void quarrel(struct sb *s, const struct gossip_id *from,
 	}
 }
 
+static void end_walk(struct sb *s, const struct gossip_id *from)
+{
+	sb_walk_end(s);
+	if (s->walk != SB_AT_REST)
+		ask_when_free(s, from, 0);
+}
+
 static void on_digest(struct sb *s, const struct gossip_id *from,
 		      const struct sb_header *h, struct bytes_in in)
 {
 	uint32_t epoch = s->epoch;
 	struct reading is = read_digest(s, in);
 
+	/* Who resets himself makes nobody stale before he is through: two who
+	 * wait for a third, who is gone, would do so in turn, for ever. */
+	is.is_stale = is.is_stale && !(h->flags & SB_RESETS);
 	learn_gc(s, from, &is);
 	if (are_they_stale(s)) {
 		if (!(h->flags & SB_ANSWER)) /* else they know, and are full */
@@ -425,10 +448,10 @@ static void on_digest(struct sb *s, const struct gossip_id *from,
 		if (!said && !(h->flags & SB_ANSWER)) /* it is through */
 			ask_when_free(s, from, SB_ANSWER);
 		if (s->walk != SB_AT_REST && can_they_help(s, h))
-			sb_walk_end(s);
+			end_walk(s, from);
 	} else if (s->walk != SB_AT_REST) {
 		if (can_they_help(s, h))
-			sb_walk_end(s);
+			end_walk(s, from);
 	} else if (do_agree(s, h)) {
 		sb_greet(s, from); /* so that it does not wait for more */
 	} else if (!said) {
@@ -486,6 +509,7 @@ int sb_recv(struct sb *s, uint64_t now_us, const struct sb_msg *msg,
 		rc = on_delta(s, &msg->from, &h, in);
 	sb_reborn(s);
 	greet_again(s);
+	sb_retire(s);
 	out->wake_us = sb_wake_us(s);
 	s->out = NULL;
 	return rc;

@@ -404,6 +404,48 @@ int swim_forget(struct swim *s, uint64_t now_us, const struct gossip_id *id,
 	return 0;
 }
 
+int swim_obituary(struct swim *s, uint64_t now_us, const struct gossip_id *id,
+		  uint32_t boot, struct swim_out *out)
+{
+	uint32_t slot = members_find(&s->members, id);
+	uint64_t first = incarnation_of(boot, 0);
+
+	if (slot == MEMBER_NONE)
+		return -ENOENT;
+	if (boot == 0 || boot == UINT32_MAX)
+		return -EINVAL;
+	const struct member *m = member_at(&s->members, slot);
+	if (boot < incarnation_boot(m->incarnation))
+		return -ESTALE;
+	if (slot == MEMBER_SELF)
+		return -EBUSY;
+	struct wire_record r = {
+		.incarnation = m->incarnation > first ? m->incarnation : first,
+		.status = WIRE_DEAD,
+		.n_accusers = 1,
+		.accusers = {swim_me(s)->facts->id}};
+	enter(s, now_us, out);
+	swim_believe(s, slot, &r, "proof of the end of");
+	work(s);
+	leave(s);
+	return 0;
+}
+
+void swim_tell(struct swim *s, uint64_t now_us, const struct gossip_addr *addr,
+	       const struct gossip_id *id, struct swim_out *out)
+{
+	uint32_t slot = members_find(&s->members, id);
+
+	enter(s, now_us, out);
+	if (slot != MEMBER_NONE && slot != MEMBER_SELF)
+		swim_say(s, &(struct say){.to = *addr,
+					  .kind = WIRE_NEWS,
+					  .subject = id,
+					  .about = slot});
+	work(s);
+	leave(s);
+}
+
 void swim_hint(struct swim *s, const struct gossip_id *id)
 {
 	uint32_t slot = members_find(&s->members, id);

@@ -172,6 +172,20 @@ void swim_leave(struct swim *s, uint64_t now_us, struct swim_out *out);
  * 0, -ENOENT, -EBUSY: it is neither dead nor left. */
 int swim_forget(struct swim *s, uint64_t now_us, const struct gossip_id *id,
 		struct swim_out *out);
+/* There is proof that the process that was this life of a member is gone: it is
+ * dead now, without a suspicion, and those who are told believe it as at once.
+ * Harmless to a newer life. Should the proof be wrong, the member refutes it like
+ * any death that it hears of. Of a refutation that was on its way when the process
+ * ended nobody can tell that it is late: who has the proof, repeats it then.
+ *
+ * 0, also if it was known; -ENOENT, no such member; -ESTALE, it has a newer life;
+ * -EBUSY, it is this one; -EINVAL, no boot. */
+int swim_obituary(struct swim *s, uint64_t now_us, const struct gossip_id *id,
+		  uint32_t boot, struct swim_out *out);
+/* Tell whoever is at addr, once, what is believed of a member: of one that was
+ * there before, and now is elsewhere as a newer life. Nothing if it is unknown. */
+void swim_tell(struct swim *s, uint64_t now_us, const struct gossip_addr *addr,
+	       const struct gossip_id *id, struct swim_out *out);
 /* There is a hint that something is wrong with it: probe it next. */
 void swim_hint(struct swim *s, const struct gossip_id *id);
 /* Change what this member says of itself (I11). 0, -EINVAL: meta too long. */

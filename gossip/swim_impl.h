@@ -79,10 +79,12 @@ struct swim {
 
 	uint64_t changed_us; /* our table, last */
 	uint64_t agreed_us;  /* somebody's table was the same, last */
-	uint64_t repair_us;  /* no comparison before */
-	unsigned n_in_vain;  /* comparisons that changed nothing here */
-	uint64_t asked_us;   /* the last one */
-	uint64_t answer_us;  /* records to be given away in this period */
+	uint64_t other;	     /* another digest than ours */
+	uint64_t other_since_us, other_seen_us;
+	uint64_t repair_us; /* no comparison before */
+	unsigned n_in_vain; /* comparisons that changed nothing here */
+	uint64_t asked_us;  /* the last one */
+	uint64_t answer_us; /* records to be given away in this period */
 	uint32_t n_answered;
 
 	const struct gossip_id *teller; /* sender of the packet we are in */

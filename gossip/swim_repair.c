@@ -54,21 +54,43 @@ void swim_repair_ask(struct swim *s, const struct gossip_addr *to,
 					    .on_stream = true});
 }
 
+/* Is that a difference which lasts? Of those seen one is watched; a cluster of two
+ * camps, each of one mind, has no more than two digests. */
+static bool does_last(struct swim *s, uint64_t digest)
+{
+	uint64_t interval = s->config.repair_us;
+	bool is_gone = s->now_us >= s->other_seen_us + interval;
+
+	if (digest != s->other && !is_gone)
+		return false;
+	if (digest != s->other || is_gone || s->changed_us > s->other_since_us)
+		s->other_since_us = s->now_us;
+	s->other = digest;
+	s->other_seen_us = s->now_us;
+	return s->now_us >= s->other_since_us + interval;
+}
+
 void swim_repair_look(struct swim *s, const struct wire_header *h,
 		      const struct gossip_addr *from)
 {
 	uint64_t interval = s->config.repair_us;
+	/* Since the last one something came in: it may help again. */
+	uint64_t not_before = s->changed_us > s->asked_us
+				      ? s->asked_us + interval
+				      : s->repair_us;
 
 	if (h->digest == s->members.digest) {
 		s->agreed_us = s->now_us;
-		s->n_in_vain = 0;
 		return;
 	}
-	if (s->now_us < s->repair_us || s->now_us < s->agreed_us + interval)
-		return;
+	bool is_lasting =
+		does_last(s, h->digest) || s->now_us >= s->agreed_us + interval;
 	bool at_rest =
 		s->members.n_news == 0 && s->now_us >= s->changed_us + interval;
-	if (at_rest || s->now_us >= s->agreed_us + TIRED * interval)
+	if (s->now_us < not_before)
+		return;
+	if ((at_rest && is_lasting) ||
+	    s->now_us >= s->agreed_us + TIRED * interval)
 		swim_repair_ask(s, from, "differs from");
 }
 

@@ -9,6 +9,10 @@
 #	split "1 2" "3 4"       nothing between the two sides
 #	heal                    everything between everybody
 #
+#	members 3               hosts and nodes 1 to 3, n1 the first of the cluster
+#
+# MEMBER_ARGS are options for each of them.
+#
 # A node's mount is in our own mount namespace: only the network is another.
 # shellcheck shell=bash
 
@@ -101,5 +105,52 @@ hosts_gone() {
 	wait "$WIRE" 2>/dev/null || true
 	for ((k = HOSTS; k >= 0; k--)); do
 		ip netns del "$(host_ns "$k")" 2>/dev/null || true
+	done
+}
+
+# ---- Nodes on hosts: nK on host K; n1 starts the cluster, the others join ----
+
+mnt() { # ID
+	echo "$BATS_TEST_TMPDIR/$1/mnt"
+}
+
+key_of() { # ID: its key file
+	echo "$BATS_TEST_TMPDIR/$1/state/key"
+}
+
+# Node nK on host K; the first one starts the cluster, the others join it.
+member() { # K [ARG...]
+	local k=$1
+	shift
+	if ((k == 1)); then
+		start_on 1 n1 "${MEMBER_ARGS[@]}" "$@"
+	else
+		start_on "$k" "n$k" "${MEMBER_ARGS[@]}" "$@" \
+			--join "$(addr 1)" --key-file "$(key_of n1)"
+	fi
+}
+
+members() { # N
+	local k
+	hosts "$1"
+	for ((k = 1; k <= $1; k++)); do member "$k"; done
+	all_see "$1"
+}
+
+fact() { # ID NAME WORD
+	awk -v word="$3" '$1 == word { sub(/^[^ ]* /, ""); print }' \
+		"$(mnt "$1")/peers/$2"
+}
+
+sees() { # ID NAME STATE
+	[ "$(fact "$1" "$2" state)" = "$3" ]
+}
+
+all_see() { # N: nodes 1 to N see each other alive
+	local a b
+	for ((a = 1; a <= $1; a++)); do
+		for ((b = 1; b <= $1; b++)); do
+			wait_for 10 sees "n$a" "n$b" alive
+		done
 	done
 }
