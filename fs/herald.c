@@ -78,7 +78,9 @@ struct herald {
 	uint64_t restarts;
 	pid_t tids[HERALD_DIRS];
 	size_t n_tids;
-	struct herald_packet out; /* len 0, or waits for room */
+	struct herald_packet out;      /* len 0, or waits for room */
+	struct herald_packet obituary; /* len 0: none */
+	bool owes_obituary;	       /* the child has another, or none */
 	struct herald_cpu cpu;
 
 	bool begun;	   /* the mount serves */
@@ -231,6 +233,20 @@ static bool send_out(struct herald *h)
 	return true;
 }
 
+static bool may_send(const struct herald *h)
+{
+	return h->state == IDLE || h->state == SERVING;
+}
+
+static void send_obituary(struct herald *h)
+{
+	if (!h->owes_obituary || !may_send(h) || h->out.len > 0)
+		return;
+	h->owes_obituary = false;
+	herald_put(&h->out, h->obituary.data, h->obituary.len);
+	send_out(h);
+}
+
 /* Send all that may go. */
 static void pump(struct herald *h)
 {
@@ -239,7 +255,8 @@ static void pump(struct herald *h)
 		herald_cpu_bind(&h->cpu, h->tids, h->n_tids);
 	if (h->state == DYING || (h->out.len > 0 && !send_out(h)))
 		return;
-	while (h->state == SERVING && !h->gone && fill(h))
+	send_obituary(h);
+	while (h->state == SERVING && !h->gone && h->out.len == 0 && fill(h))
 		if (!send_out(h))
 			break;
 	if (h->state == DYING)
@@ -292,6 +309,8 @@ static int on_hello(struct herald *h, struct herald_reader *r)
 	uv_timer_stop(&h->timer);
 	if (h->begun)
 		send_begin(h);
+	else
+		pump(h);
 	return r->left > 0 ? -EPROTO : 0;
 }
 
@@ -419,6 +438,7 @@ static void on_exit_cb(uv_process_t *process, int64_t status, int signal)
 	h->state = DYING;
 	h->n_tids = 0;
 	h->out.len = 0;
+	h->owes_obituary = h->obituary.len > 0;
 	uv_timer_stop(&h->timer);
 	uv_idle_stop(&h->flush);
 	close_child(h);
@@ -562,6 +582,26 @@ void herald_granted(struct herald *h, unsigned dir, const char *name,
 void herald_forget(struct herald *h, unsigned dir, const char *name)
 {
 	herald_queue_forget(&h->queue, dir, name);
+}
+
+bool herald_entrust(struct herald *h, const struct herald_obituary *o)
+{
+	struct herald_packet *p = &h->obituary;
+
+	assert(o->n_to <= HERALD_RECIPIENTS_MAX);
+	assert(o->len <= HERALD_OBITUARY_MAX);
+	p->len = 0;
+	herald_put_uint(p, HERALD_OBITUARY, 1);
+	herald_put(p, o->receipt, sizeof(o->receipt));
+	herald_put_uint(p, o->n_to, 1);
+	for (size_t i = 0; i < o->n_to; i++) {
+		herald_put(p, &o->to[i].sin6_addr, 16);
+		herald_put_uint(p, ntohs(o->to[i].sin6_port), 2);
+	}
+	herald_put(p, o->bytes, o->len);
+	h->owes_obituary = true;
+	send_obituary(h);
+	return !h->owes_obituary && h->out.len == 0;
 }
 
 void herald_stats(const struct herald *h, struct herald_stats *out)

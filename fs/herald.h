@@ -28,7 +28,8 @@
  *
  * A daemon that is gone leaves a dead mount: the child detaches it, so that
  * watchers get IN_UNMOUNT, but only with proof (end of file, and the pidfd of
- * the daemon says that it ended) and only the mount it worked on.
+ * the daemon says that it ended) and only the mount it worked on. Then it tells
+ * the others, who need not wait for a lease to run out: the obituary.
  *
  * Files: herald_queue (what is owed), herald_wire (the packets), herald (the
  * daemon's side), herald_child (the other).
@@ -40,6 +41,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <netinet/in.h>
 #include <sys/types.h>
 
 struct uv_loop_s;
@@ -106,6 +108,25 @@ void herald_granted(struct herald *h, unsigned dir, const char *name,
 /* The kernel itself announces a change of name in dir just now: what waits
  * about it is out of date. */
 void herald_forget(struct herald *h, unsigned dir, const char *name);
+
+/* What the child sends when the daemon is gone and its mount detached: sealed by
+ * the daemon beforehand, since the child holds no key. It is sent to all of to,
+ * again and again, until one of them answers with the receipt, or for 10 s. */
+#define HERALD_OBITUARY_MAX   1400 /* bytes */
+#define HERALD_RECEIPT_SIZE   16
+#define HERALD_RECIPIENTS_MAX 8
+
+struct herald_obituary {
+	struct sockaddr_in6 to[HERALD_RECIPIENTS_MAX]; /* IPv4 is mapped */
+	size_t n_to;
+	uint8_t receipt[HERALD_RECEIPT_SIZE];
+	const uint8_t *bytes; /* borrowed for the call */
+	size_t len;	      /* 0: nothing is to be sent */
+};
+
+/* Replace what was entrusted before. True when the child has it: what depends on
+ * it (holes.md 11) may go on; false: it gets it as soon as it can. */
+bool herald_entrust(struct herald *h, const struct herald_obituary *o);
 
 struct herald_stats {
 	uint64_t announced; /* events raised */

@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -50,6 +51,11 @@
 
 /* Wait so long for a mount to say whether it is dead. */
 #define DEAD_S 5
+
+/* Tell the others for so long, with pauses that grow from the first. */
+#define TELL_MS	      10000
+#define TELL_FIRST_MS 20
+#define TELL_LAST_MS  500
 
 #define STACK_SIZE (128 * 1024)
 
@@ -78,12 +84,22 @@ struct worker {
 	size_t first, n_jobs;
 };
 
+/* The last that was entrusted to us. */
+struct obituary {
+	uint8_t receipt[HERALD_RECEIPT_SIZE];
+	struct sockaddr_in6 to[HERALD_RECIPIENTS_MAX];
+	size_t n_to;
+	uint8_t bytes[HERALD_OBITUARY_MAX];
+	size_t len;
+};
+
 /* One child per process. */
 static struct {
 	char mountpoint[PATH_MAX];
 	_Atomic uint64_t mount_id; /* set before the first record comes */
 	struct worker workers[HERALD_DIRS];
 	pthread_barrier_t started;
+	struct obituary obituary;
 } child;
 
 static _Noreturn void __attribute__((format(printf, 1, 2)))
@@ -324,6 +340,32 @@ static void on_records(struct herald_reader *r)
 	}
 }
 
+static void on_obituary(struct herald_reader *r)
+{
+	struct obituary o = {0};
+	const uint8_t *receipt = herald_get(r, sizeof(o.receipt));
+
+	o.n_to = herald_get_uint(r, 1);
+	if (o.n_to > HERALD_RECIPIENTS_MAX)
+		die("an obituary for %zu", o.n_to);
+	for (size_t i = 0; i < o.n_to; i++) {
+		const uint8_t *ip = herald_get(r, 16);
+
+		o.to[i].sin6_family = AF_INET6;
+		o.to[i].sin6_port = htons((uint16_t)herald_get_uint(r, 2));
+		if (ip != NULL)
+			memcpy(&o.to[i].sin6_addr, ip, 16);
+	}
+	o.len = r->left;
+	const uint8_t *bytes = herald_get(r, r->left);
+
+	if (r->bad || o.len > sizeof(o.bytes))
+		die("an obituary of %zu bytes does not parse", o.len);
+	memcpy(o.receipt, receipt, sizeof(o.receipt));
+	memcpy(o.bytes, bytes, o.len);
+	child.obituary = o;
+}
+
 static void on_packet(const uint8_t *data, size_t len)
 {
 	struct herald_reader r = herald_reader(data, len);
@@ -337,6 +379,9 @@ static void on_packet(const uint8_t *data, size_t len)
 		break;
 	case HERALD_RECORDS:
 		on_records(&r);
+		break;
+	case HERALD_OBITUARY:
+		on_obituary(&r);
 		break;
 	default:
 		r.bad = true;
@@ -398,18 +443,85 @@ static bool is_dead(int root)
 
 /* Detach the dead mount, so that watchers get IN_UNMOUNT; not one that a new
  * daemon has mounted there since. By descriptor: the path may change its
- * meaning. */
-static void detach(void)
+ * meaning. False if somebody serves it still. */
+static bool detach(void)
 {
 	char path[32];
 	int fd = child.mount_id != 0 ? open_our_root() : -1;
 
 	if (fd < 0)
-		return;
-	if (is_dead(fd)) {
+		return true;
+	bool dead = is_dead(fd);
+
+	if (dead) {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		if (umount2(path, MNT_DETACH) != 0 && errno == EPERM)
 			fusermount();
+	}
+	close(fd);
+	return dead;
+}
+
+/* ---- The obituary ---- */
+
+/* For both families, or for IPv4 alone where the kernel has no IPv6. */
+static int open_udp(bool *is_ipv4)
+{
+	int off = 0;
+	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	*is_ipv4 = fd < 0;
+	if (fd < 0)
+		return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+	return fd;
+}
+
+/* One that cannot be sent to may be reached the next time. */
+static void tell(int fd, bool is_ipv4, const struct sockaddr_in6 *to)
+{
+	const struct obituary *o = &child.obituary;
+	struct sockaddr_in in = {.sin_family = AF_INET,
+				 .sin_port = to->sin6_port};
+
+	if (!is_ipv4) {
+		sendto(fd, o->bytes, o->len, MSG_DONTWAIT,
+		       (const struct sockaddr *)to, sizeof(*to));
+	} else if (IN6_IS_ADDR_V4MAPPED(&to->sin6_addr)) {
+		memcpy(&in.sin_addr, &to->sin6_addr.s6_addr[12], 4);
+		sendto(fd, o->bytes, o->len, MSG_DONTWAIT,
+		       (const struct sockaddr *)&in, sizeof(in));
+	}
+}
+
+/* Has one of them answered with the receipt, in the time given? */
+static bool is_heard(int fd, int wait_ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	uint8_t answer[HERALD_RECEIPT_SIZE + 1];
+
+	if (poll(&p, 1, wait_ms) <= 0)
+		return false;
+	ssize_t n = recv(fd, answer, sizeof(answer), MSG_DONTWAIT);
+
+	return n == HERALD_RECEIPT_SIZE &&
+	       memcmp(answer, child.obituary.receipt, (size_t)n) == 0;
+}
+
+static void send_obituary(void)
+{
+	bool is_ipv4;
+	int fd = child.obituary.len > 0 ? open_udp(&is_ipv4) : -1;
+	int pause_ms = TELL_FIRST_MS;
+
+	if (fd < 0)
+		return;
+	for (int waited_ms = 0; waited_ms < TELL_MS; waited_ms += pause_ms) {
+		for (size_t i = 0; i < child.obituary.n_to; i++)
+			tell(fd, is_ipv4, &child.obituary.to[i]);
+		if (is_heard(fd, pause_ms))
+			break;
+		pause_ms *= pause_ms < TELL_LAST_MS ? 2 : 1;
 	}
 	close(fd);
 }
@@ -435,8 +547,8 @@ int herald_main(int argc, char **argv)
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	read_packets();
-	if (daemon_is_gone())
-		detach();
+	if (daemon_is_gone() && detach())
+		send_obituary();
 	/* Not exit(): workers may hang in the mount, and still use all this. */
 	_exit(EXIT_SUCCESS);
 }

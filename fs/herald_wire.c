@@ -28,9 +28,8 @@ struct herald_reader herald_reader(const void *data, size_t len)
 	return (struct herald_reader){.at = data, .left = len};
 }
 
-/* The next n bytes, borrowed; NULL, and nothing is left, if there are not so
- * many. */
-static const uint8_t *get(struct herald_reader *r, size_t n)
+/* When there are not so many, nothing is left. */
+const uint8_t *herald_get(struct herald_reader *r, size_t n)
 {
 	const uint8_t *at = r->at;
 
@@ -46,7 +45,7 @@ static const uint8_t *get(struct herald_reader *r, size_t n)
 
 uint64_t herald_get_uint(struct herald_reader *r, size_t n_bytes)
 {
-	const uint8_t *at = get(r, n_bytes);
+	const uint8_t *at = herald_get(r, n_bytes);
 	uint64_t v = 0;
 
 	for (size_t i = 0; at != NULL && i < n_bytes; i++)
@@ -58,7 +57,7 @@ uint64_t herald_get_uint(struct herald_reader *r, size_t n_bytes)
 static void get_string(struct herald_reader *r, size_t n, char *out,
 		       size_t size)
 {
-	const uint8_t *at = get(r, n);
+	const uint8_t *at = herald_get(r, n);
 
 	out[0] = '\0';
 	if (at == NULL)

@@ -11,6 +11,8 @@
  *            then per directory   dir:1  length:1  name
  *   BEGIN    type:1  mount id:8 (0: find it out)
  *   RECORDS  type:1  then per record   dir:1  what:1  seq:8  length:1  name
+ *   OBITUARY type:1  receipt:16  number:1  then per recipient  ip:16  port:2
+ *            then the bytes to send
  *
  *   child -> daemon
  *   HELLO    type:1  then per thread   tid:4
@@ -31,6 +33,7 @@ enum herald_packet_type {
 	HERALD_START = 1,
 	HERALD_BEGIN,
 	HERALD_RECORDS,
+	HERALD_OBITUARY,
 	HERALD_HELLO,
 	HERALD_MOUNTED,
 	HERALD_DONE,
@@ -66,6 +69,8 @@ struct herald_reader {
 
 struct herald_reader herald_reader(const void *data, size_t len);
 uint64_t herald_get_uint(struct herald_reader *r, size_t n_bytes);
+/* The next n bytes, borrowed, or NULL: bad. */
+const uint8_t *herald_get(struct herald_reader *r, size_t n);
 /* A name of n bytes into name, ended by NUL. bad if it is none: empty, longer
  * than HERALD_NAME_MAX, "." or "..", or with a slash or NUL in it. */
 void herald_get_name(struct herald_reader *r, size_t n,
