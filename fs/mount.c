@@ -16,7 +16,6 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <uv.h>
@@ -34,7 +33,8 @@ enum {
 #define REQUESTS_PER_TURN 16
 
 /* A daemon that answers nobody for this long hangs. */
-#define ALIVE_MS 2000
+#define ALIVE_MS      2000
+#define ALIVE_STEP_MS 5
 
 struct mount {
 	struct mount_config config;
@@ -63,32 +63,30 @@ static int refuse(int status, char errmsg[RING_ERRMSG_SIZE], const char *format,
 	return status;
 }
 
-/* Run f(dir) in a child, whose exit status is given; -ETIMEDOUT if it hangs.
- * The parent never touches a mount that may not answer. */
+/* Run f(dir) in a child, whose exit status is given; -ETIMEDOUT if it hangs: then
+ * it is left to die, which it cannot before the mount answers. The parent never
+ * touches a mount that may not answer, and asks for nothing that an old kernel
+ * may not have. */
 static int in_child(int (*f)(const char *dir), const char *dir)
 {
+	int status;
 	pid_t pid = fork();
 
 	if (pid < 0)
 		return -errno;
 	if (pid == 0)
 		_exit(f(dir));
-	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	for (int ms = 0; ms < ALIVE_MS; ms += ALIVE_STEP_MS) {
+		pid_t ended = waitpid(pid, &status, WNOHANG);
 
-	if (fd >= 0 && poll(&p, 1, ALIVE_MS) == 0) {
-		kill(pid, SIGKILL);
-		close(fd);
-		return -ETIMEDOUT;
-	}
-	if (fd >= 0)
-		close(fd);
-	int status;
-
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
+		if (ended == pid)
+			return WIFEXITED(status) ? WEXITSTATUS(status) : -EINTR;
+		if (ended < 0 && errno != EINTR)
 			return -errno;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -EINTR;
+		poll(NULL, 0, ALIVE_STEP_MS);
+	}
+	kill(pid, SIGKILL);
+	return -ETIMEDOUT;
 }
 
 /* A stat could be answered from the kernel's cache. */
