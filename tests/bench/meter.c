@@ -11,12 +11,17 @@
  *   meter batch MNT SIZE N         claims per second, N in batches of SIZE, which
  *                                  are finished again, not timed
  *   meter heard DIR N MNT          batch of N claims in MNT: IN_CREATEs per second
- *                                  in DIR, up to the last */
+ *                                  in DIR, up to the last
+ *   meter beside FILE N MNT        the longest stat of FILE, in milliseconds, while
+ *                                  N are claimed in MNT by one batch, and while they
+ *                                  are finished by one; names per second of both */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -310,6 +315,57 @@ static void heard(const char *dir, size_t n, const char *mnt)
 	batch(mnt, "finish", 0, n);
 }
 
+struct beside {
+	const char *mnt, *verb;
+	size_t n;
+	double seconds;
+	atomic_bool over;
+};
+
+static void *run_batch(void *data)
+{
+	struct beside *b = data;
+	double begin = now();
+
+	batch(b->mnt, b->verb, 0, b->n);
+	b->seconds = now() - begin;
+	b->over = true;
+	return NULL;
+}
+
+/* Asked at intervals, so that the asking takes nothing from what is asked. */
+static double longest_stat(struct beside *b, const char *path)
+{
+	const struct timespec rest = {.tv_nsec = 200000};
+	double longest = 0;
+	pthread_t thread;
+
+	b->over = false;
+	if (pthread_create(&thread, NULL, run_batch, b) != 0)
+		die("thread");
+	while (!b->over) {
+		double begin = now();
+
+		one_stat(path);
+		double spent = now() - begin;
+		longest = spent > longest ? spent : longest;
+		nanosleep(&rest, NULL);
+	}
+	pthread_join(thread, NULL);
+	return longest;
+}
+
+static void beside(const char *path, size_t n, const char *mnt)
+{
+	struct beside claim = {.mnt = mnt, .verb = "claim", .n = n};
+	struct beside finish = {.mnt = mnt, .verb = "finish", .n = n};
+	double claim_s = longest_stat(&claim, path);
+	double finish_s = longest_stat(&finish, path);
+
+	printf("%.1f %.1f %.0f %.0f\n", claim_s * 1e3, finish_s * 1e3,
+	       (double)n / claim.seconds, (double)n / finish.seconds);
+}
+
 static size_t count(const char *s)
 {
 	size_t n = strtoul(s, NULL, 10);
@@ -342,6 +398,8 @@ int main(int argc, char **argv)
 		batches(a[0], count(a[1]), count(a[2]));
 	else if (strcmp(what, "heard") == 0 && argc == 5)
 		heard(a[0], count(a[1]), a[2]);
+	else if (strcmp(what, "beside") == 0 && argc == 5)
+		beside(a[0], count(a[1]), a[2]);
 	else {
 		fprintf(stderr, "meter: see the head of tests/bench/meter.c\n");
 		return 64;
