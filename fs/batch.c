@@ -21,6 +21,24 @@ static const struct verb {
 	 "finish K, if this node holds it"},
 	{"finish-at", BATCH_FINISH, true, "finish-at T K",
 	 "finish K, if its token is still T"},
+	{"take-at", BATCH_TAKE, true, "take-at T K",
+	 "take K from recover, if its token is still T"},
+	{"give-at", BATCH_GIVE, true, "give-at T K",
+	 "give K back, if its token is still T"},
+	{"park-at", BATCH_PARK, true, "park-at T K",
+	 "park K, if its token is still T"},
+	{"join", BATCH_ADMIN, false, "join ADDR:PORT",
+	 "get to know the member there"},
+	{"leave", BATCH_ADMIN, false, "leave",
+	 "leave the cluster, and unmount"},
+	{"forget", BATCH_ADMIN, false, "forget NAME",
+	 "forget a dead or left member"},
+	{"key-add", BATCH_ADMIN, false, "key-add [LINE]",
+	 "add a key, of a key file's line or a new one"},
+	{"key-use", BATCH_ADMIN, false, "key-use ID",
+	 "seal with that key from now on"},
+	{"key-remove", BATCH_ADMIN, false, "key-remove ID",
+	 "remove a key that is not in use"},
 };
 
 #define N_VERBS (sizeof(verbs) / sizeof(verbs[0]))
@@ -111,7 +129,7 @@ int batch_feed(struct batch *b, const void *bytes, size_t n)
 	b->n_newlines += count(bytes, n, '\n');
 	b->n_nuls += count(bytes, n, '\0');
 	size_t records = b->n_nuls ? b->n_nuls : b->n_newlines;
-	return records > RING_OPS_MAX + 1 ? -EFBIG : 0; /* 1: the bare verb */
+	return records > BATCH_OPS_MAX + 1 ? -EFBIG : 0; /* 1: the bare verb */
 }
 
 void batch_end(struct batch *b)
@@ -171,7 +189,7 @@ static void read_header(struct batch *b)
 	if (record(b, '\0', &nul_len) && nul_len < len)
 		len = nul_len;
 	const struct verb *verb = find_verb(start, len);
-	if (verb == NULL || verb->token)
+	if (verb == NULL || verb->token || verb->verb == BATCH_ADMIN)
 		return;
 	b->named = true;
 	b->verb = verb->verb;
@@ -209,12 +227,13 @@ static int read_line(char *s, size_t len, struct batch_item *item)
 {
 	char *end = s + len;
 	char *space = memchr(s, ' ', len);
-	if (space == NULL)
+	const struct verb *verb =
+		find_verb(s, space == NULL ? len : (size_t)(space - s));
+	if (verb == NULL || (space == NULL && verb->verb != BATCH_ADMIN))
 		return -EINVAL;
-	const struct verb *verb = find_verb(s, (size_t)(space - s));
-	if (verb == NULL)
-		return -EINVAL;
-	char *name = space + 1;
+	char *name = space == NULL ? end : space + 1;
+	if (verb->verb == BATCH_ADMIN)
+		item->admin = verb->word;
 	if (verb->token) {
 		name = read_token(name, end, &item->token);
 		if (name == NULL)
@@ -247,8 +266,31 @@ int batch_next(struct batch *b, struct batch_item *item)
 	} else if (read_line(start, len, item) < 0) {
 		return -EINVAL;
 	}
-	item->rc = check_name(item->name, item->len);
+	if (item->admin == NULL)
+		item->rc = check_name(item->name, item->len);
 	return 1;
+}
+
+size_t batch_n_ops(const struct batch_item *item)
+{
+	if (item->rc != 0 || item->verb == BATCH_ADMIN)
+		return 0;
+	return item->verb == BATCH_SUBMIT ? 2 : 1; /* and the offer */
+}
+
+size_t batch_part(const struct batch_item *items, size_t n, size_t *n_ops)
+{
+	size_t i, sum = 0;
+
+	for (i = 0; i < n; i++) {
+		size_t more = batch_n_ops(&items[i]);
+
+		if (more > RING_OPS_MAX - sum)
+			break;
+		sum += more;
+	}
+	*n_ops = sum;
+	return i;
 }
 
 void batch_answer(const struct batch *b, const struct batch_item *item, int rc,

@@ -26,20 +26,28 @@
 
 #define BATCH_LINE_MAX	(4096 + 255)	   /* bytes in a record */
 #define BATCH_BYTES_MAX (50 * 1024 * 1024) /* in a whole batch */
+#define BATCH_OPS_MAX	200000		   /* operations it may become */
 
 enum batch_verb {
 	BATCH_CLAIM,
 	BATCH_SUBMIT,
-	BATCH_FINISH
+	BATCH_FINISH,
+	BATCH_TAKE,
+	BATCH_GIVE,
+	BATCH_PARK,
+	BATCH_ADMIN, /* of the node, about no key: item.admin says which */
 };
 
 /* What is asked for about one key. */
 struct batch_item {
 	enum batch_verb verb;
-	uint64_t token;	  /* of finish-at; else 0 */
-	const char *name; /* borrowed from the batch; ended by a NUL */
+	uint64_t token;	  /* of the verbs that end in -at; else 0 */
+	const char *name; /* borrowed from the batch; ended by a NUL. Of
+			   * BATCH_ADMIN: all that follows, and may be empty */
 	size_t len;
-	int rc; /* 0; -EINVAL, -ENAMETOOLONG: the name cannot be a key's */
+	const char *admin; /* the verb's word, which lives for ever; or NULL */
+	int rc; /* 0; -EINVAL, -ENAMETOOLONG: the name cannot be a key's. Others
+		 * are the caller's, and mean as well: nothing is to be done */
 };
 
 struct batch {
@@ -60,7 +68,7 @@ void batch_reset(struct batch *b);
 
 /* Take the next n bytes; copied. 0; else nothing more can come of this stream:
  * -EINVAL  a line over BATCH_LINE_MAX
- * -EFBIG   over BATCH_BYTES_MAX, or more records than RING_OPS_MAX
+ * -EFBIG   over BATCH_BYTES_MAX, or more records than BATCH_OPS_MAX
  * -ENOMEM */
 int batch_feed(struct batch *b, const void *bytes, size_t n);
 
@@ -70,6 +78,14 @@ void batch_end(struct batch *b);
 /* The next item. 1; 0 when there is none (yet); -EINVAL: no such verb, bad
  * arguments, or a record over BATCH_LINE_MAX. */
 int batch_next(struct batch *b, struct batch_item *item);
+
+/* How many operations of the ring item becomes: 0, 1 or 2. */
+size_t batch_n_ops(const struct batch_item *item);
+
+/* The first of n items, as many as one request of the ring can take, which is
+ * RING_OPS_MAX operations: gives their number, above 0 if n is, and how many
+ * operations they become. */
+size_t batch_part(const struct batch_item *items, size_t n, size_t *n_ops);
 
 /* The answer to item, ended as the batch's records are: "ok K", "EEXIST K". */
 void batch_answer(const struct batch *b, const struct batch_item *item, int rc,

@@ -8,6 +8,8 @@
  *   ... -> call_commit -> interrupted: EINTR -> ring -> released
  *   ... -> call_commit -> drained: ETIMEDOUT -> ring -> released
  *
+ * or, with requests of the handler's, by call_wait and call_go_on.
+ *
  * A change that the caller of a waiting call made is announced by the kernel,
  * in the directory where it was made, once we answer with success. So the
  * herald is told all the rest: what others changed, the other directories that
@@ -274,7 +276,7 @@ static void leave(struct call *c, int error)
 	if (!opens(c))
 		c->handle = NULL; /* the kernel's, and may go before us */
 	settle(c, false);
-	ring_abandon(c->tree->ring, &c->request);
+	c->left(c->left_data);
 }
 
 /* Runs inside libfuse, which holds the request's lock: it may be answered, but
@@ -287,50 +289,58 @@ static void on_interrupt(fuse_req_t req, void *data)
 	leave(c, EINTR);
 }
 
+void call_wait(struct call *c, void (*left)(void *data), void *data)
+{
+	c->left = left;
+	c->left_data = data;
+	waiting_add(c);
+	/* Interrupted before we had seen it: on_interrupt would run at once,
+	 * where answering is not allowed. */
+	if (fuse_req_interrupted(c->req))
+		leave(c, EINTR);
+	else if (c->tree->draining)
+		leave(c, ETIMEDOUT);
+	else
+		fuse_req_interrupt_func(c->req, on_interrupt, c);
+}
+
+void call_go_on(struct call *c)
+{
+	waiting_remove(c);
+}
+
 static void on_request(struct ring_request *request)
 {
 	struct call *c = request->data;
-	bool many = request->ops != &c->op;
-	int rc = request->rc;
+	int rc = request->rc != 0 ? request->rc : c->op.rc;
 
-	waiting_remove(c);
-	if (rc == 0 && !many)
-		rc = c->op.rc;
-	if (c->done != NULL && (c->req != NULL || many))
+	call_go_on(c);
+	if (c->done != NULL && c->req != NULL)
 		c->done(c, rc);
 	else
 		call_reply(c, rc);
 }
 
-void call_commit_many(struct call *c, struct ring_op *ops, size_t n,
-		      void (*done)(struct call *c, int rc))
+static void abandon(void *data)
 {
-	struct tree *t = c->tree;
+	struct call *c = data;
 
-	c->done = done;
-	c->request = (struct ring_request){
-		.ops = ops,
-		.n_ops = n,
-		.cb = on_request,
-		.data = c,
-	};
-	waiting_add(c);
-	ring_submit(t->ring, boot_ms(), &c->request);
-	/* Interrupted before we had seen it: on_interrupt would run at once,
-	 * where answering is not allowed. */
-	if (fuse_req_interrupted(c->req))
-		leave(c, EINTR);
-	else if (t->draining)
-		leave(c, ETIMEDOUT);
-	else
-		fuse_req_interrupt_func(c->req, on_interrupt, c);
+	ring_abandon(c->tree->ring, &c->request);
 }
 
 void call_commit(struct call *c, void (*done)(struct call *c, int rc))
 {
 	if (c->op.name == NULL)
 		c->op.name = c->name;
-	call_commit_many(c, &c->op, 1, done);
+	c->done = done;
+	c->request = (struct ring_request){
+		.ops = &c->op,
+		.n_ops = 1,
+		.cb = on_request,
+		.data = c,
+	};
+	ring_submit(c->tree->ring, boot_ms(), &c->request);
+	call_wait(c, abandon, c);
 }
 
 int call_may(const struct call *c, uid_t uid)
@@ -338,6 +348,11 @@ int call_may(const struct call *c, uid_t uid)
 	if (c->uid == uid || c->uid == c->tree->uid || c->uid == 0)
 		return 0;
 	return -EPERM;
+}
+
+int call_may_administer(const struct call *c)
+{
+	return call_may(c, c->tree->uid);
 }
 
 void tree_drain(struct tree *t)

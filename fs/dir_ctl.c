@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ctl: verbs by the line, and whole batches of names as one commit.
+/* ctl: verbs by the line, and whole batches of names.
  *
  * What the bytes mean is batch.c's; here they become operations of the ring.
  *
@@ -10,6 +10,10 @@
  *   read-write   write, write: kept. The first read takes them all to the ring,
  *                waits, and then the answers are read as a stream. The next
  *                write begins a new batch
+ *
+ * A batch goes to the ring in parts, each one commit, so that others are served
+ * in between. What became of a part is said of each name in it; the read itself
+ * fails only if no part was carried out, and is interrupted between two.
  *
  * Offsets say nothing here: a descriptor's moves with reads and writes alike. What
  * a commit needs lives in a job of its own, for an interrupted caller may be gone,
@@ -22,8 +26,15 @@
 #include <string.h>
 
 #include "fs/batch.h"
+#include "fs/dir_ctl_nodes.h"
 #include "fs/log.h"
 #include "fs/util.h"
+
+/* Parts of a batch under way at a time: while one is carried out, the next is
+ * on its way to the disk. */
+enum {
+	N_PARTS = 2
+};
 
 /* An open ctl that may be written to. */
 struct ctl {
@@ -34,20 +45,29 @@ struct ctl {
 	bool busy;	 /* write-only: a write has not come to its end */
 };
 
-/* Items on their way to the ring, and the operations they became. */
-struct job {
-	struct batch batch; /* holds the items' names */
+struct job;
+
+/* A request of the ring, for some items of a job. */
+struct part {
+	struct job *job;
 	struct batch_item *items;
-	size_t n_items, n_ops;
-	struct ring_op ops[];
+	size_t n_items;
+	struct ring_op *ops; /* NULL: nothing is under way */
+	struct ring_request request;
 };
 
-static struct job *job_of(const struct call *c)
-{
-	char *ops = (char *)c->request.ops;
-
-	return (struct job *)(void *)(ops - offsetof(struct job, ops));
-}
+/* Items on their way to the ring, for one call. */
+struct job {
+	struct call *call;
+	struct batch batch; /* holds the names, if it is a whole one */
+	struct batch_item *items;
+	size_t n_items, n_sent;
+	bool carried_out; /* a part of it */
+	int refusal;	  /* of a part; that with an unknown outcome first */
+	void (*done)(struct job *job);
+	size_t n_open; /* parts under way */
+	struct part parts[N_PARTS];
+};
 
 static void job_free(struct job *job)
 {
@@ -58,21 +78,46 @@ static void job_free(struct job *job)
 
 /* ---- Items to operations ---- */
 
-/* May c ask for this? 0 or a negative errno. A key that is not there yet, and
+/* What a verb does, and the views one of which must show the key, or 0. */
+static const struct act {
+	enum ring_op_type op;
+	unsigned views;
+} acts[] = {
+	[BATCH_CLAIM] = {RING_CLAIM, 0},
+	[BATCH_SUBMIT] = {RING_SUBMIT, 0},
+	[BATCH_FINISH] = {RING_FINISH, 0},
+	[BATCH_TAKE] = {RING_TAKE, 1u << RING_VIEW_RECOVER},
+	[BATCH_GIVE] = {RING_GIVE, 1u << RING_VIEW_OWNED},
+	[BATCH_PARK] = {RING_PARK,
+			1u << RING_VIEW_OWNED | 1u << RING_VIEW_RECOVER},
+};
+
+static bool shown_in(const struct ring *r, const struct ring_key *key,
+		     unsigned views)
+{
+	for (enum ring_view v = 0; v < RING_N_VIEWS; v++)
+		if (views & 1u << v && ring_shows(r, key, v))
+			return true;
+	return views == 0;
+}
+
+/* May c ask for this? 0 or a negative errno. What is about no key is done, once,
+ * by asking. A key that is not there yet, and
  * comes by the same batch, is the caller's own. */
 static int check_item(const struct call *c, const struct batch_item *item)
 {
-	if (item->rc != 0 || item->verb != BATCH_FINISH)
+	if (item->rc != 0 || item->verb == BATCH_CLAIM ||
+	    item->verb == BATCH_SUBMIT)
 		return item->rc;
+	if (item->verb == BATCH_ADMIN)
+		return dir_ctl_admin(c, item->admin, item->name, item->len);
 	const struct ring_key *key = ring_find(c->tree->ring, item->name);
-	return key ? call_may(c, key->uid) : 0;
-}
 
-static size_t n_ops_of(const struct batch_item *item)
-{
-	if (item->rc != 0)
+	if (key == NULL)
 		return 0;
-	return item->verb == BATCH_SUBMIT ? 2 : 1;
+	if (!shown_in(c->tree->ring, key, acts[item->verb].views))
+		return -ENOENT;
+	return call_may(c, key->uid);
 }
 
 /* A finish is of the life that is seen now, as rm's is: if another has come when
@@ -80,14 +125,8 @@ static size_t n_ops_of(const struct batch_item *item)
 static void fill_ops(const struct call *c, const struct batch_item *item,
 		     struct ring_op *op)
 {
-	static const enum ring_op_type types[] = {
-		[BATCH_CLAIM] = RING_CLAIM,
-		[BATCH_SUBMIT] = RING_SUBMIT,
-		[BATCH_FINISH] = RING_FINISH,
-	};
-
 	op[0] = (struct ring_op){
-		.type = types[item->verb],
+		.type = acts[item->verb].op,
 		.name = item->name,
 		.token = item->token,
 		.uid = c->uid,
@@ -112,21 +151,125 @@ static int rc_of_ops(const struct batch_item *item, const struct ring_op *op)
 	return op[0].rc;
 }
 
-/* A job of n items, which are taken, as what holds their names is. */
-static struct job *job_make(const struct call *c, struct batch_item *items,
-			    size_t n, size_t n_ops)
-{
-	struct job *job = xcalloc(1, sizeof(*job) + n_ops * sizeof(*job->ops));
+/* ---- Jobs: parts in a row, a few at a time ---- */
 
+static void on_part(struct ring_request *request);
+
+/* Send these items. False: there is nothing to be done about any. */
+static bool part_send(struct part *p)
+{
+	struct call *c = p->job->call;
+	size_t n_ops = 0, at = 0;
+
+	for (size_t i = 0; i < p->n_items; i++) {
+		p->items[i].rc = check_item(c, &p->items[i]);
+		n_ops += batch_n_ops(&p->items[i]);
+	}
+	if (n_ops == 0)
+		return false;
+	p->ops = xcalloc(n_ops, sizeof(*p->ops));
+	for (size_t i = 0; i < p->n_items; i++) {
+		if (p->items[i].rc == 0)
+			fill_ops(c, &p->items[i], &p->ops[at]);
+		at += batch_n_ops(&p->items[i]);
+	}
+	p->request = (struct ring_request){
+		.ops = p->ops, .n_ops = n_ops, .cb = on_part, .data = p};
+	ring_submit(c->tree->ring, boot_ms(), &p->request);
+	return true;
+}
+
+/* Each of its items has what became of it as its rc. */
+static void part_settle(struct part *p)
+{
+	const struct ring_op *op = p->ops;
+	int rc = p->request.rc;
+
+	for (size_t i = 0; i < p->n_items; i++) {
+		struct batch_item *item = &p->items[i];
+		size_t n_ops = batch_n_ops(item);
+
+		if (n_ops > 0)
+			item->rc = rc != 0 ? rc : rc_of_ops(item, op);
+		op += n_ops;
+	}
+	if (rc == 0)
+		p->job->carried_out = true;
+	else if (p->job->refusal == 0 || rc == -ETIMEDOUT)
+		p->job->refusal = rc;
+	free(p->ops);
+	p->ops = NULL;
+}
+
+/* Whatever became of a part, the next one is sent: the names in it are others,
+ * and their answers say what became of them. */
+static void job_send(struct job *job)
+{
+	for (size_t i = 0; i < N_PARTS; i++) {
+		struct part *p = &job->parts[i];
+
+		while (p->ops == NULL && job->n_sent < job->n_items) {
+			size_t n_ops;
+
+			p->job = job;
+			p->items = job->items + job->n_sent;
+			p->n_items = batch_part(
+				p->items, job->n_items - job->n_sent, &n_ops);
+			job->n_sent += p->n_items;
+			job->n_open += part_send(p);
+		}
+	}
+}
+
+static void on_part(struct ring_request *request)
+{
+	struct part *p = request->data;
+	struct job *job = p->job;
+
+	part_settle(p);
+	job->n_open--;
+	if (job->call->req != NULL)
+		job_send(job);
+	if (job->n_open > 0)
+		return;
+	call_go_on(job->call);
+	job->done(job);
+}
+
+/* The caller is gone: what was asked is abandoned, the rest is not asked. */
+static void job_left(void *data)
+{
+	struct job *job = data;
+
+	for (size_t i = 0; i < N_PARTS; i++)
+		if (job->parts[i].ops != NULL)
+			ring_abandon(job->call->tree->ring,
+				     &job->parts[i].request);
+}
+
+/* Carry out n items, which are taken; then done(), which frees the job. */
+static void job_run(struct call *c, struct batch_item *items, size_t n,
+		    void (*done)(struct job *job), const struct batch *batch)
+{
+	struct job *job = xcalloc(1, sizeof(*job));
+
+	job->call = c;
 	job->items = items;
 	job->n_items = n;
-	for (size_t i = 0; i < n; i++) {
-		if (items[i].rc == 0)
-			fill_ops(c, &items[i], &job->ops[job->n_ops]);
-		job->n_ops += n_ops_of(&items[i]);
-	}
-	assert(job->n_ops == n_ops);
-	return job;
+	job->done = done;
+	if (batch != NULL)
+		job->batch = *batch;
+	job_send(job);
+	if (job->n_open > 0)
+		call_wait(c, job_left, job);
+	else
+		done(job);
+}
+
+/* 0; or why nothing of it is known to have been done. */
+static int job_rc(const struct job *job)
+{
+	return job->carried_out ? 0 : job->refusal;
 }
 
 /* ---- Write-only: lines ---- */
@@ -143,12 +286,11 @@ static void stop_lines(struct call *c, int rc)
 	call_reply(c, rc);
 }
 
-static void line_done(struct call *c, int rc)
+static void line_done(struct job *job)
 {
-	struct job *job = job_of(c);
+	struct call *c = job->call;
+	int rc = job->items[0].rc;
 
-	if (rc == 0)
-		rc = rc_of_ops(&job->items[0], job->ops);
 	job_free(job);
 	if (c->req == NULL)
 		call_reply(c, rc); /* interrupted; the handle may be gone */
@@ -169,16 +311,14 @@ static void next_line(struct call *c)
 		call_reply(c, 0);
 		return;
 	}
-	int rc = more < 0 ? more : check_item(c, &item);
-	if (rc != 0) {
-		stop_lines(c, rc);
+	if (more < 0) {
+		stop_lines(c, more);
 		return;
 	}
 	/* The name is copied by the ring; no answer repeats it. */
 	struct batch_item *copy = xmalloc(sizeof(*copy));
 	*copy = item;
-	struct job *job = job_make(c, copy, 1, n_ops_of(&item));
-	call_commit_many(c, job->ops, job->n_ops, line_done);
+	job_run(c, copy, 1, line_done, NULL);
 }
 
 static void write_lines(struct call *c, const char *bytes, size_t n)
@@ -207,26 +347,16 @@ static void give(struct call *c, size_t size)
 	call_reply_slice(c, &c->handle->text, size, (off_t)at);
 }
 
-static void put_answers(const struct job *job, struct text *out)
+static void batch_done(struct job *job)
 {
-	const struct ring_op *op = job->ops;
-
-	for (size_t i = 0; i < job->n_items; i++) {
-		const struct batch_item *item = &job->items[i];
-		int rc = item->rc ? item->rc : rc_of_ops(item, op);
-
-		batch_answer(&job->batch, item, rc, out);
-		op += n_ops_of(item);
-	}
-}
-
-static void batch_done(struct call *c, int rc)
-{
-	struct job *job = job_of(c);
+	struct call *c = job->call;
+	int rc = job_rc(job);
 	bool waits = c->req != NULL;
 
 	if (waits && rc == 0)
-		put_answers(job, &c->handle->text);
+		for (size_t i = 0; i < job->n_items; i++)
+			batch_answer(&job->batch, &job->items[i],
+				     job->items[i].rc, &c->handle->text);
 	job_free(job);
 	if (waits && rc == 0)
 		give(c, c->size);
@@ -234,25 +364,22 @@ static void batch_done(struct call *c, int rc)
 		call_reply(c, rc);
 }
 
-/* All items of b, checked, as a new array of *n, which become *n_ops. 0, or
- * -EINVAL or -EFBIG, and no array. */
-static int read_items(const struct call *c, struct batch *b,
-		      struct batch_item **out, size_t *n, size_t *n_ops)
+/* All items of b as a new array of *n. 0, or -EINVAL or -EFBIG, and no array:
+ * then nothing of the batch is carried out. */
+static int read_items(struct batch *b, struct batch_item **out, size_t *n)
 {
-	size_t max = (b->n_nuls ? b->n_nuls : b->n_newlines) + 1;
+	size_t max = (b->n_nuls ? b->n_nuls : b->n_newlines) + 1, n_ops = 0;
 	struct batch_item *items = xcalloc(max, sizeof(*items));
 	int rc = 0;
 
-	*n = *n_ops = 0;
+	*n = 0;
 	batch_end(b);
-	while (*n < max && (rc = batch_next(b, &items[*n])) == 1) {
-		items[*n].rc = check_item(c, &items[*n]);
-		*n_ops += n_ops_of(&items[(*n)++]);
-	}
+	while (*n < max && (rc = batch_next(b, &items[*n])) == 1)
+		n_ops += batch_n_ops(&items[(*n)++]);
 	if (*n < max && rc < 0)
 		goto err_items;
 	rc = -EFBIG;
-	if (*n_ops > RING_OPS_MAX)
+	if (n_ops > BATCH_OPS_MAX)
 		goto err_items;
 	*out = items;
 	return 0;
@@ -265,23 +392,17 @@ err_items:
 static void run_batch(struct call *c, struct ctl *ctl)
 {
 	struct batch_item *items;
-	size_t n, n_ops;
-	int rc = read_items(c, &ctl->batch, &items, &n, &n_ops);
+	size_t n;
+	int rc = read_items(&ctl->batch, &items, &n);
 
 	if (rc != 0) {
 		call_reply(c, rc);
 		return;
 	}
-	struct job *job = job_make(c, items, n, n_ops);
-	job->batch = ctl->batch;
+	struct batch batch = ctl->batch;
+
 	batch_init(&ctl->batch, true);
-	if (job->n_ops > 0) {
-		call_commit_many(c, job->ops, job->n_ops, batch_done);
-		return;
-	}
-	put_answers(job, &c->handle->text);
-	job_free(job);
-	give(c, c->size);
+	job_run(c, items, n, batch_done, &batch);
 }
 
 static void write_batch(struct call *c, const char *bytes, size_t n)
@@ -301,6 +422,15 @@ static void write_batch(struct call *c, const char *bytes, size_t n)
 }
 
 /* ---- The file ---- */
+
+/* Who may write in the directories may write here; what he may do to a key is
+ * another question. */
+static int ctl_attr(struct tree *t, uint64_t id, struct stat *st)
+{
+	(void)id;
+	st->st_mode = S_IFREG | (t->write_mode & 0666);
+	return 0;
+}
 
 static int ctl_render(struct tree *t, uint64_t id, struct text *out)
 {
@@ -386,6 +516,7 @@ static void ctl_release(struct tree *t, struct handle *h)
 }
 
 static const struct files files_ctl = {
+	.attr = ctl_attr,
 	.render = ctl_render,
 	.open = ctl_open,
 	.read = ctl_read,

@@ -104,13 +104,14 @@ owner_of() { # FILE
 	done
 	touch "$M/keys/k"
 	[ "$(stat -c %a "$M/keys/k")" = 644 ]
+	[ "$(stat -c %a:%u:%g "$M/ctl")" = 644:0:0 ]
 	stop_node a
 	start_node a --group "$GROUP"
 	for d in keys owned recover release parked submit; do
 		[ "$(stat -c %a:%u:%g "$M/$d")" = "775:0:$GROUP" ]
 	done
 	[ "$(stat -c %a "$M/status")" = 755 ]
-	[ "$(stat -c %a "$M/ctl")" = 644 ]
+	[ "$(stat -c %a:%u:%g "$M/ctl")" = "664:0:$GROUP" ]
 	[ "$(stat -c %a "$M/recover/k")" = 644 ]
 }
 
@@ -137,7 +138,7 @@ owner_of() { # FILE
 		refused 1 "Operation not permitted" as_member "$COLLEAGUE" $command
 	done
 	for command in "cp /dev/null $M/owned/k" "touch $M/keys/k" \
-		"touch $M/owned/k" "cp /dev/null $M/ctl"; do
+		"touch $M/owned/k"; do
 		refused 1 "Permission denied" as_member "$COLLEAGUE" $command
 	done
 	[ "$(owner_of "$M/owned/k")" = "$MEMBER:$MEMBER" ]
@@ -148,6 +149,44 @@ owner_of() { # FILE
 		refused 1 "Operation not permitted" as_member "$COLLEAGUE" $command
 	done
 	is_listed recover k
+}
+
+# A batch from standard input, as a member; the answers.
+batch_of() { # UID
+	as_member "$1" bash -c 'exec 8<>"$1"; cat >&8; cat <&8' - "$M/ctl"
+}
+
+@test "a member has ctl, for what is his" {
+	start_node a --group "$GROUP"
+	run -0 batch_of "$MEMBER" <<<$'claim\nk1\nk2\nk3'
+	output_is <<<$'ok k1\nok k2\nok k3'
+	[ "$(owner_of "$M/keys/k1")" = "$MEMBER:$MEMBER" ]
+	touch "$M/keys/root"
+	token=$(getfattr --absolute-names --only-values -n user.ring.token \
+		"$M/keys/k3")
+	run -0 batch_of "$COLLEAGUE" <<<"claim k1
+finish k1
+finish root
+give-at $token k3
+park-at $token k3
+claim k4"
+	output_is <<-'EOT'
+		EEXIST k1
+		EPERM k1
+		EPERM root
+		EPERM k3
+		EPERM k3
+		ok k4
+	EOT
+	refused 1 "Operation not permitted" as_member "$COLLEAGUE" \
+		bash -c 'echo "finish k2" >"$0"' "$M/ctl"
+	refused 1 "Permission denied" as "$STRANGER" \
+		bash -c 'echo "claim l" >"$0"' "$M/ctl"
+	run -0 batch_of "$MEMBER" <<<"finish k1
+park-at $token k3"
+	output_is <<<$'ok k1\nok k3'
+	run -0 names keys
+	output_is <<<$'k2\nk3\nk4\nroot'
 }
 
 @test "a member submits with touch, cp -p and install" {

@@ -19,10 +19,13 @@ static void must(bool holds)
 
 static void check_item(const struct batch_item *item)
 {
-	must(item->verb == BATCH_CLAIM || item->verb == BATCH_SUBMIT ||
-	     item->verb == BATCH_FINISH);
+	bool is_admin = item->verb == BATCH_ADMIN;
+
+	must(item->verb <= BATCH_ADMIN && is_admin == (item->admin != NULL));
+	must(item->verb <= BATCH_FINISH || is_admin || item->token > 0);
+	must(batch_n_ops(item) <= (is_admin ? 0 : 2));
 	must(item->name[item->len] == '\0');
-	if (item->rc != 0)
+	if (item->rc != 0 || is_admin)
 		return;
 	must(item->len > 0 && item->len <= RING_NAME_MAX);
 	must(strlen(item->name) == item->len);

@@ -3,6 +3,7 @@
 #include "fs/batch.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "ring/ring.h"
@@ -12,7 +13,8 @@
  * line per item, "verb token name rc;", or the error. */
 static char *read_all(bool whole, const char *bytes, size_t n, size_t piece)
 {
-	static const char *const words[] = {"claim", "submit", "finish"};
+	static const char *const words[] = {"claim", "submit", "finish",
+					    "take",  "give",   "park"};
 	struct batch b;
 	struct batch_item item;
 	struct text x = {0};
@@ -90,6 +92,11 @@ static void test_tokens(void)
 	reads(false, "finish-at k\n", "EINVAL");
 	reads(false, "finish-at\n", "EINVAL");
 	reads(false, "finish-at 1 \n", "finish 1  EINVAL;");
+	reads(false, "take-at 3 k\ngive-at 4 k\npark-at 5 k l\n",
+	      "take 3 k;give 4 k;park 5 k l;");
+	reads(false, "give-at 0 k\n", "EINVAL");
+	reads(false, "park-at k\n", "EINVAL");
+	reads(false, "give k\n", "EINVAL"); /* that is mv's */
 	ok("a token is a decimal number above 0");
 }
 
@@ -193,17 +200,17 @@ static void test_many(void)
 
 	batch_init(&b, true);
 	check_int(batch_feed(&b, "claim\n", 6), 0);
-	for (size_t i = 0; i < RING_OPS_MAX; i++)
+	for (size_t i = 0; i < BATCH_OPS_MAX; i++)
 		check_int(batch_feed(&b, "kk\n", 3), 0);
 	check_int(batch_feed(&b, "k\n", 2), -EFBIG);
 	batch_reset(&b);
 	check_int(batch_feed(&b, "claim\n", 6), 0);
-	for (size_t i = 0; i < RING_OPS_MAX; i++)
+	for (size_t i = 0; i < BATCH_OPS_MAX; i++)
 		batch_feed(&b, "kk\n", 3);
 	batch_end(&b);
 	while (batch_next(&b, &item) == 1)
 		n++;
-	check_int(n, RING_OPS_MAX);
+	check_int(n, BATCH_OPS_MAX);
 	batch_finish(&b);
 
 	static char big[1 << 20]; /* records of 1 MiB: too many bytes first */
@@ -216,6 +223,64 @@ static void test_many(void)
 	check_int(n, BATCH_BYTES_MAX / (1 << 20) + 1);
 	batch_finish(&b);
 	ok("a batch has a limit in records and in bytes");
+}
+
+/* n items, of which every `bad`th can be no key. */
+static struct batch_item *items_of(enum batch_verb verb, size_t n, size_t bad)
+{
+	struct batch_item *items = calloc(n, sizeof(*items));
+
+	for (size_t i = 0; i < n; i++) {
+		items[i].verb = verb;
+		items[i].rc = bad != 0 && i % bad == 0 ? -EINVAL : 0;
+	}
+	return items;
+}
+
+/* The parts of n items, "items/operations", one after the other. */
+static void cut_is(enum batch_verb verb, size_t n, size_t bad, const char *want)
+{
+	struct batch_item *items = items_of(verb, n, bad);
+	struct text x = {0};
+	size_t n_ops;
+
+	for (size_t at = 0, part; at < n; at += part) {
+		part = batch_part(items + at, n - at, &n_ops);
+		check(part > 0 && n_ops <= RING_OPS_MAX, "%zu, %zu", part,
+		      n_ops);
+		text_printf(&x, "%zu/%zu ", part, n_ops);
+	}
+	text_add(&x, "", 1);
+	check(strcmp(x.base, want) == 0, "%s, want %s", x.base, want);
+	text_finish(&x);
+	free(items);
+}
+
+static void test_parts(void)
+{
+	size_t n_ops = 7;
+
+	check_int(RING_OPS_MAX, 4096); /* the numbers below */
+	check_int(batch_part(NULL, 0, &n_ops), 0);
+	check_int(n_ops, 0);
+	cut_is(BATCH_CLAIM, 1, 0, "1/1 ");
+	cut_is(BATCH_CLAIM, 4096, 0, "4096/4096 ");
+	cut_is(BATCH_FINISH, 4097, 0, "4096/4096 1/1 ");
+	cut_is(BATCH_PARK, 10000, 0, "4096/4096 4096/4096 1808/1808 ");
+	cut_is(BATCH_SUBMIT, 2048, 0, "2048/4096 ");
+	cut_is(BATCH_SUBMIT, 2049, 0, "2048/4096 1/2 ");
+	/* What is refused already takes no room. */
+	cut_is(BATCH_SUBMIT, 4097, 2, "4097/4096 ");
+	cut_is(BATCH_CLAIM, 10000, 1, "10000/0 ");
+	/* One that takes two does not fit behind 4095 that take one. */
+	struct batch_item *items = items_of(BATCH_CLAIM, 4100, 0);
+	items[4095].verb = BATCH_SUBMIT;
+	check_int(batch_part(items, 4100, &n_ops), 4095);
+	check_int(n_ops, 4095);
+	check_int(batch_part(items + 4095, 5, &n_ops), 5);
+	check_int(n_ops, 6);
+	free(items);
+	ok("a batch is cut where a request of the ring is full");
 }
 
 /* Bytes of a small alphabet: every piece size must give the same. */
@@ -247,13 +312,58 @@ static void test_random(uint64_t seed)
 	ok("the size of the pieces never matters");
 }
 
+static void test_admin(void)
+{
+	static const char lines[] = "leave\nkey-add\nkey-add a/b c==\n"
+				    "forget .n\nclaim\n";
+	static const char *const want[][2] = {{"leave", ""},
+					      {"key-add", ""},
+					      {"key-add", "a/b c=="},
+					      {"forget", ".n"}};
+	struct batch b;
+	struct batch_item item;
+	size_t n_ops;
+
+	batch_init(&b, false);
+	check_int(batch_feed(&b, lines, strlen(lines)), 0);
+	for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++) {
+		check_int(batch_next(&b, &item), 1);
+		check_int(item.verb, BATCH_ADMIN);
+		check_int(item.rc, 0);
+		check(strcmp(item.admin, want[i][0]) == 0, "%s", item.admin);
+		check(strcmp(item.name, want[i][1]) == 0, "%s", item.name);
+		check_int(item.len, strlen(item.name));
+		check_int(batch_n_ops(&item), 0);
+		check_int(batch_part(&item, 1, &n_ops), 1);
+		check_int(n_ops, 0);
+	}
+	check_int(batch_next(&b, &item), -EINVAL); /* a key is missing */
+	batch_finish(&b);
+
+	/* No bare verb that names follow. */
+	batch_init(&b, true);
+	check_int(batch_feed(&b, "leave\nforget n\n", 15), 0);
+	batch_end(&b);
+	check_int(batch_next(&b, &item), 1);
+	check(strcmp(item.admin, "leave") == 0, "%s", item.admin);
+	check_int(batch_next(&b, &item), 1);
+	check(strcmp(item.name, "n") == 0, "%s", item.name);
+	check_int(batch_next(&b, &item), 0);
+	batch_finish(&b);
+	ok("verbs about the node take what follows as it is, or nothing");
+}
+
 static void test_help(void)
 {
 	struct text x = {0};
 
 	batch_help(&x);
 	text_add(&x, "", 1);
-	check(strstr(x.base, "finish-at T K "), "%s", x.base);
+	static const char *const usages[] = {
+		"claim K ",	"submit K ",	"finish K ",   "finish-at T K ",
+		"take-at T K ", "give-at T K ", "park-at T K "};
+	for (size_t i = 0; i < sizeof(usages) / sizeof(usages[0]); i++)
+		check(strstr(x.base, usages[i]), "%s: %s", usages[i], x.base);
 	text_finish(&x);
 	ok("the help has a line per verb");
 }
@@ -269,7 +379,9 @@ int main(int argc, char **argv)
 	test_answers();
 	test_limits();
 	test_many();
+	test_parts();
 	test_random(seed);
+	test_admin();
 	test_help();
 	return 0;
 }
