@@ -178,6 +178,21 @@ int cli_read_route(int dir_fd, const char *key, struct text *out)
 	return 0;
 }
 
+int cli_write_ctl(int dir_fd, const char *line)
+{
+	int fd = openat(dir_fd, "ctl", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	/* In one piece: ctl is no disk that fills up. */
+	char *text = xasprintf("%s\n", line);
+	ssize_t n = write(fd, text, strlen(text));
+	int rc = n < 0 ? -errno : 0;
+	free(text);
+	close(fd);
+	return rc;
+}
+
 void cli_check_key(const char *verb, const char *key)
 {
 	if (key[0] == '\0')

@@ -31,6 +31,11 @@ int cli_work(int argc, char **argv);
 int cli_members(int argc, char **argv);
 int cli_ring(int argc, char **argv);
 int cli_top(int argc, char **argv);
+int cli_join(int argc, char **argv);
+int cli_leave(int argc, char **argv);
+int cli_forget(int argc, char **argv);
+int cli_keygen(int argc, char **argv);
+int cli_keys(int argc, char **argv);
 
 /* ---- Shared by them (cli.c) ---- */
 
@@ -67,6 +72,9 @@ int cli_read_xattr(int dir_fd, const char *key, const char *name,
 
 /* The text of the link route/KEY, without the ../peers/. 0 or negative errno. */
 int cli_read_route(int dir_fd, const char *key, struct text *out);
+
+/* Write line, and a newline, to ctl: one verb. 0 or a negative errno. */
+int cli_write_ctl(int dir_fd, const char *line);
 
 /* Can key be the last part of a path? Exits with 64 if not. */
 void cli_check_key(const char *verb, const char *key);

@@ -19,9 +19,9 @@
 
 static const char ring_help[] =
 	"Usage: ringfs ring [OPTION]...\n"
-	"Show who owns how much of the ring: a line per node with its vnodes,\n"
-	"its share per cent, the keys it holds or is offered, its weight and\n"
-	"its state.\n"
+	"Show who owns how much of the ring: a line per node that has a part\n"
+	"in it, with its vnodes, its share per cent, the keys it holds or is\n"
+	"offered, its weight and its state.\n"
 	"\n"
 	"Options:\n"
 	"      --json         one JSON document\n"
@@ -41,8 +41,9 @@ static const char ring_help[] =
 
 static const char members_help[] =
 	"Usage: ringfs members [OPTION]...\n"
-	"Show the nodes of the ring, a line each. What is not known is '-';\n"
-	"SINCE, in UTC, is the last start.\n"
+	"Show the members of the cluster, a line each: all that were heard,\n"
+	"dead ones until they are forgotten. What is not known is '-'; SINCE,\n"
+	"in UTC, is when the state began.\n"
 	"\n"
 	"Options:\n"
 	"      --json         one JSON document\n"
@@ -103,6 +104,12 @@ static long long all_vnodes(const json_t *document)
 	return nodes_number(json_object_get(document, "limits"), "vnodes");
 }
 
+/* Others are members of the cluster, but not of this node's ring. */
+static bool is_placed(const json_t *node)
+{
+	return !json_is_false(json_object_get(node, "placed"));
+}
+
 /* Those that nobody owns. */
 static long long left_vnodes(const json_t *document)
 {
@@ -110,8 +117,11 @@ static long long left_vnodes(const json_t *document)
 	const json_t *node;
 	size_t i;
 
-	json_array_foreach(json_object_get(document, "nodes"), i, node) n -=
-		nodes_number(node, "vnodes");
+	json_array_foreach(json_object_get(document, "nodes"), i, node)
+	{
+		if (is_placed(node))
+			n -= nodes_number(node, "vnodes");
+	}
 	return n;
 }
 
@@ -136,6 +146,8 @@ void nodes_put_shares(const json_t *document, struct text *out)
 	json_array_foreach(json_object_get(document, "nodes"), i, node)
 	{
 		long long vnodes = nodes_number(node, "vnodes");
+		if (!is_placed(node))
+			continue;
 		cli_table_add(&t, nodes_word(node, "name"));
 		cli_table_printf(&t, "%lld", vnodes);
 		cli_table_printf(&t, "%.2f", share(document, vnodes));
@@ -205,7 +217,10 @@ static void ring_json(const json_t *document)
 	size_t i;
 
 	json_array_foreach(json_object_get(document, "nodes"), i, node)
-		json_array_append_new(nodes, share_of(document, node));
+	{
+		if (is_placed(node))
+			json_array_append_new(nodes, share_of(document, node));
+	}
 	print_json(must(json_pack(
 		"{s:I, s:I, s:o}", "vnodes", (json_int_t)all_vnodes(document),
 		"unowned", (json_int_t)left_vnodes(document), "nodes", nodes)));
@@ -259,13 +274,14 @@ static void add_since(struct cli_table *t, const json_t *node)
 	cli_table_add(t, text);
 }
 
-/* So far a node's address and version are known to itself alone. */
-static const char *own_word(const json_t *document, const json_t *node,
-			    const char *name)
+/* It may have said nothing of itself yet. */
+static void add_number(struct cli_table *t, const json_t *node,
+		       const char *name)
 {
-	bool self = json_is_true(json_object_get(node, "self"));
-
-	return nodes_word(self ? document : node, name);
+	if (json_object_get(node, name) == NULL)
+		cli_table_add(t, "-");
+	else
+		cli_table_printf(t, "%lld", nodes_number(node, name));
 }
 
 static void put_members(const json_t *document, struct text *out)
@@ -284,11 +300,11 @@ static void put_members(const json_t *document, struct text *out)
 		cli_table_add(&t, nodes_word(node, "name"));
 		cli_table_add(&t, nodes_word(node, "state"));
 		cli_table_add(&t, nodes_word(node, "role"));
-		cli_table_printf(&t, "%lld", nodes_number(node, "weight"));
-		cli_table_printf(&t, "%lld", nodes_number(node, "keys"));
+		add_number(&t, node, "weight");
+		add_number(&t, node, "keys");
 		add_since(&t, node);
-		cli_table_add(&t, own_word(document, node, "version"));
-		cli_table_add(&t, own_word(document, node, "address"));
+		cli_table_add(&t, nodes_word(node, "version"));
+		cli_table_add(&t, nodes_word(node, "address"));
 	}
 	cli_table_put(&t, out);
 	cli_table_finish(&t);

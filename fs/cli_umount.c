@@ -2,20 +2,18 @@
 /* The end of a mount: fusermount3 takes it off, the daemon sees that and goes,
  * and the command waits for that. */
 #include "fs/cli.h"
+#include "fs/cli_daemon.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
-#include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -23,10 +21,8 @@
 #include "fs/text.h"
 #include "fs/util.h"
 
-#define ASK_MS	   2000 /* for the daemon's process id */
-#define TIMEOUT_S  30
-#define STILL_RUNS 124 /* exit status, as timeout(1) */
-#define BUSY_MAX   8   /* processes that are named */
+#define TIMEOUT_S 30
+#define BUSY_MAX  8 /* processes that are named */
 
 static const char help[] =
 	"Usage: ringfs umount [OPTION]... DIR\n"
@@ -45,67 +41,6 @@ static const char help[] =
 	"  ringfs umount /srv/ring\n"
 	"  ringfs umount --timeout 5 mnt || fusermount3 -uz mnt\n"
 	"  ringfs umount \"$RINGFS\" && ringfs mount \"$RINGFS\"\n";
-
-/* ---- The daemon's process ---- */
-
-/* Is process pid a ringfs? The id came from a daemon that may count processes in
- * another namespace. */
-static bool is_ringfs(pid_t pid)
-{
-	char *path = xasprintf("/proc/%ld/comm", (long)pid);
-	struct text comm = {0};
-	int rc = cli_read_file(AT_FDCWD, path, &comm);
-
-	text_add(&comm, "", 1);
-	bool is = rc == 0 && strstr(comm.base, "ringfs") != NULL;
-	text_finish(&comm);
-	free(path);
-	return is;
-}
-
-/* The daemon while it is waited for. */
-struct daemon {
-	pid_t pid;
-	int fd;	   /* readable when it is gone; -1: nobody can be waited for */
-	bool mute; /* it is there, or may be, and did not say who it is */
-};
-
-static void find_daemon(const struct cli_mount *m, struct daemon *d)
-{
-	*d = (struct daemon){.fd = -1};
-	int rc = cli_daemon_pid(m, ASK_MS, &d->pid);
-
-	d->mute = rc == -ETIMEDOUT;
-	if (rc < 0 || d->pid <= 0)
-		return;
-	d->fd = (int)syscall(SYS_pidfd_open, d->pid, 0);
-	if (d->fd >= 0 && !is_ringfs(d->pid)) {
-		close(d->fd);
-		d->fd = -1;
-	}
-}
-
-static int wait_gone(const struct daemon *d, uint32_t timeout_s)
-{
-	uint64_t end = boot_ms() + (uint64_t)timeout_s * 1000, now;
-
-	if (d->mute) {
-		cli_say("umount", "it is unmounted, but its daemon did not "
-				  "answer, and may still run");
-		return STILL_RUNS;
-	}
-	if (d->fd < 0)
-		return EX_OK;
-	while ((now = boot_ms()) < end) {
-		struct pollfd p = {.fd = d->fd, .events = POLLIN};
-		if (poll(&p, 1, (int)(end - now)) > 0)
-			return EX_OK;
-	}
-	cli_say("umount",
-		"it is unmounted, but its daemon, process %ld, still runs",
-		(long)d->pid);
-	return STILL_RUNS;
-}
 
 /* ---- Who is busy ---- */
 
@@ -244,21 +179,15 @@ static int run_fusermount(const char *dir, struct text *said, int *wstatus)
 	return rc;
 }
 
-/* Nobody is to be seen inside but the herald, which is there for an instant with
- * each announcement: the daemon takes the mount off by itself. */
-static int ask_daemon(const struct daemon *d)
-{
-	return d->fd >= 0 && syscall(SYS_pidfd_send_signal, d->fd, SIGTERM,
-				     NULL, 0) == 0
-		       ? 0
-		       : -errno;
-}
-
 /* Its exit status is 1 whatever the reason; the sentence tells. */
-static int explain(const char *dir, const struct daemon *d, const char *said)
+static int explain(const char *dir, const struct cli_daemon *d,
+		   const char *said)
 {
 	if (strstr(said, strerror(EBUSY)) != NULL) {
-		if (say_all_who(dir, d->pid) == 0 && ask_daemon(d) == 0)
+		/* Nobody is to be seen inside but the herald, which is there
+		 * for an instant with each announcement: the daemon takes the
+		 * mount off by itself. */
+		if (say_all_who(dir, d->pid) == 0 && cli_daemon_stop(d) == 0)
 			return 0;
 		cli_say("umount",
 			"'%s': target is busy; close the files and shells "
@@ -273,7 +202,7 @@ static int explain(const char *dir, const struct daemon *d, const char *said)
 		       : EX_OSERR;
 }
 
-static int unmount(const char *dir, const struct daemon *d)
+static int unmount(const char *dir, const struct cli_daemon *d)
 {
 	struct text said = {0};
 	int wstatus, rc = run_fusermount(dir, &said, &wstatus);
@@ -293,17 +222,6 @@ static int unmount(const char *dir, const struct daemon *d)
 	return rc;
 }
 
-static uint32_t parse_timeout(const char *verb, const char *s)
-{
-	size_t n = strspn(s, "0123456789");
-	unsigned long v =
-		n > 0 && n < 6 && s[n] == '\0' ? strtoul(s, NULL, 10) : 0;
-
-	if (v < 1 || v > 86400)
-		cli_usage(verb, "--timeout %s: must be 1 to 86400 seconds", s);
-	return (uint32_t)v;
-}
-
 int cli_umount(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -312,24 +230,23 @@ int cli_umount(int argc, char **argv)
 		{NULL, 0, NULL, 0}};
 	uint32_t timeout_s = TIMEOUT_S;
 	struct cli_mount m;
-	struct daemon d;
+	struct cli_daemon d;
 	int c;
 
 	while ((c = cli_next(argc, argv, "h", longs, help)) >= 0)
-		timeout_s = parse_timeout(argv[0], optarg);
+		timeout_s = cli_parse_timeout(argv[0], optarg);
 	if (argc - optind != 1)
 		cli_usage(argv[0], "one directory is wanted");
 	int rc = cli_mount_at(argv[0], argv[optind], &m);
 	if (rc != 0)
 		return rc;
-	find_daemon(&m, &d);
+	cli_daemon_find(&m, &d);
 	char *dir = xstrdup(m.dir);
 	cli_mount_finish(&m); /* our descriptor would keep it busy */
 	rc = unmount(dir, &d);
 	if (rc == 0)
-		rc = wait_gone(&d, timeout_s);
-	if (d.fd >= 0)
-		close(d.fd);
+		rc = cli_daemon_wait(argv[0], &d, timeout_s, "it is unmounted");
+	cli_daemon_finish(&d);
 	free(dir);
 	return rc;
 }

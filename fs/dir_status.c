@@ -42,7 +42,7 @@ static struct status *status_of(struct tree *t)
 	return *data;
 }
 
-void dir_status_facts(struct tree *t, bool owners, struct facts *out)
+void dir_status_facts(struct tree *t, unsigned needs, struct facts *out)
 {
 	*out = (struct facts){
 		.version = t->version,
@@ -50,8 +50,16 @@ void dir_status_facts(struct tree *t, bool owners, struct facts *out)
 		.address = t->address,
 		.pid = getpid(),
 		.events = status_of(t)->events,
+		.expect = t->expect,
+		.has_gossip = t->cluster != NULL,
 	};
-	facts_gather(out, t->ring, t->herald, owners);
+	if (t->cluster != NULL) {
+		out->address = cluster_address(t->cluster);
+		cluster_stats(t->cluster, &out->gossip);
+	}
+	if (needs & FACTS_PEERS)
+		out->peers = dir_peers_all(t, &out->n_peers);
+	facts_gather(out, t->ring, t->herald, needs & FACTS_OWNERS);
 }
 
 static void changed(struct tree *t, const char *name, struct timespec *when)
@@ -147,7 +155,7 @@ static int status_render(struct tree *t, uint64_t id, struct text *out)
 {
 	struct facts f;
 
-	dir_status_facts(t, facts_files[id].owners, &f);
+	dir_status_facts(t, facts_files[id].needs, &f);
 	facts_files[id].render(&f, out);
 	facts_finish(&f);
 	return 0;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/batch.h"
 #include "fs/json.h"
 #include "fs/log.h"
 #include "fs/util.h"
@@ -72,8 +73,11 @@ void facts_finish(struct facts *f)
 {
 	free(f->nodes);
 	free(f->owners);
+	free(f->peers);
+	cluster_stats_finish(&f->gossip);
 	f->nodes = NULL;
 	f->owners = NULL;
+	f->peers = NULL;
 }
 
 /* ---- What the renderers share ---- */
@@ -110,11 +114,6 @@ bool facts_is_alive(const struct facts *f, uint32_t index)
 {
 	assert(index < f->n_nodes);
 	return index == f->self || f->nodes[index]->up;
-}
-
-const char *facts_role(const struct facts *f)
-{
-	return f->status.n_voters == f->n_nodes ? "voter" : NULL;
 }
 
 const char *facts_node_name(const struct facts *f, uint32_t index)
@@ -184,7 +183,7 @@ void facts_list_limits(const struct facts *f,
 	const struct facts_number all[] = {
 		{"name_bytes", RING_NAME_MAX},
 		{"note_bytes", RING_NOTE_MAX},
-		{"batch_ops", RING_OPS_MAX},
+		{"batch_ops", BATCH_OPS_MAX},
 		{"vnodes", s->vnodes},
 		{"max_attempts", s->max_attempts},
 		{"lease_ms", s->lease_ms},
@@ -214,28 +213,42 @@ void facts_list_counts(const struct facts *f,
 
 /* ---- peers/NAME ---- */
 
-void facts_peer(const struct facts *f, uint32_t index, struct text *out)
+static void put_known(struct text *out, const char *word, uint64_t value)
 {
-	assert(index < f->n_nodes);
-	const struct ring_node *node = f->nodes[index];
+	if (value != PEER_UNKNOWN)
+		text_printf(out, "%s %" PRIu64 "\n", word, value);
+}
 
-	text_puts(out, "id ");
-	facts_put_id(out, &node->id);
+/* What a member said of itself may be any bytes. */
+static void put_said(struct text *out, const char *word, const char *value)
+{
+	if (value[0] == '\0')
+		return;
+	text_printf(out, "%s ", word);
+	facts_put_name(out, value);
 	text_puts(out, "\n");
-	if (index == f->self && f->address)
-		text_printf(out, "address %s\n", f->address);
-	text_printf(out, "state %s\n",
-		    facts_is_alive(f, index) ? "alive" : "dead");
-	text_printf(out, "boot %" PRIu64 "\n", node->boot);
+}
+
+void facts_peer(const struct peer *p, struct text *out)
+{
+	text_puts(out, "id ");
+	facts_put_id(out, &p->id);
+	text_puts(out, "\n");
+	put_said(out, "address", p->address);
+	text_printf(out, "state %s\n", peers_state_name(p->state));
+	if (p->incarnation != 0)
+		text_printf(out, "incarnation %" PRIu64 "\n", p->incarnation);
+	text_printf(out, "boot %" PRIu64 "\n", p->boot);
 	text_printf(out, "since %" PRIu64 ".%06" PRIu64 "\n",
-		    node->up_us / 1000000, node->up_us % 1000000);
-	text_printf(out, "weight %" PRIu32 "\n", node->weight);
-	text_printf(out, "vnodes %" PRIu32 "\n", node->n_vnodes);
-	text_printf(out, "keys %" PRIu32 "\n", node->n_keys);
-	if (index == f->self)
-		text_printf(out, "version %s\n", f->version);
-	if (facts_role(f))
-		text_printf(out, "role %s\n", facts_role(f));
+		    p->since_us / 1000000, p->since_us % 1000000);
+	put_known(out, "weight", p->weight);
+	put_known(out, "vnodes", p->n_vnodes);
+	put_known(out, "keys", p->n_keys);
+	if (p->rtt_us != 0)
+		text_printf(out, "rtt_us %" PRIu32 "\n", p->rtt_us);
+	put_said(out, "version", p->version);
+	put_said(out, "role", p->role);
+	put_said(out, "suspected_by", p->accuser);
 }
 
 /* ---- status/ ---- */
@@ -282,6 +295,8 @@ static void render_quorum(const struct facts *f, struct text *out)
 	text_printf(out, "voters %" PRIu32 "\n", f->status.n_voters);
 	text_printf(out, "standbys %" PRIu32 "\n", f->status.n_standbys);
 	text_printf(out, "needed %" PRIu32 "\n", facts_needed(f));
+	if (f->expect != 0)
+		text_printf(out, "expect %" PRIu32 "\n", f->expect);
 }
 
 static void render_keys(const struct facts *f, struct text *out)
@@ -357,6 +372,17 @@ static void render_limits(const struct facts *f, struct text *out)
 			    f->settings.handover_timeout_ms);
 }
 
+/* Ids, never keys. */
+static void render_keyring(const struct facts *f, struct text *out)
+{
+	for (size_t i = 0; i < f->gossip.n_keys; i++) {
+		const struct cluster_key *k = &f->gossip.keys[i];
+
+		text_printf(out, "%016" PRIx64 " %s %" PRIu32 "\n", k->id,
+			    k->is_used ? "used" : "held", k->n_lack);
+	}
+}
+
 static void render_version(const struct facts *f, struct text *out)
 {
 	text_printf(out, "%s\n", f->version);
@@ -373,27 +399,28 @@ static void render_log(const struct facts *f, struct text *out)
 }
 
 const struct facts_file facts_files[] = {
-	{"state", render_state, false},
-	{"writable", render_writable, false},
-	{"reason", render_reason, false},
-	{"leader", render_leader, false},
-	{"term", render_term, false},
-	{"index", render_index, false},
-	{"quorum", render_quorum, false},
-	{"keys", render_keys, false},
-	{"owned", render_owned, false},
-	{"recovering", render_recovering, false},
-	{"releasing", render_releasing, false},
-	{"parked", render_parked, false},
-	{"epoch", render_epoch, false},
-	{"vnodes", render_vnodes, true},
-	{"hash", render_hash, false},
-	{"events", render_events, false},
-	{"limits", render_limits, false},
-	{"version", render_version, false},
-	{"json", facts_json, false},
-	{"metrics.prom", facts_metrics, false},
-	{"ring.svg", facts_svg, false},
-	{"log", render_log, false},
-	{NULL, NULL, false},
+	{"state", render_state, 0},
+	{"writable", render_writable, 0},
+	{"reason", render_reason, 0},
+	{"leader", render_leader, 0},
+	{"term", render_term, 0},
+	{"index", render_index, 0},
+	{"quorum", render_quorum, 0},
+	{"keys", render_keys, 0},
+	{"owned", render_owned, 0},
+	{"recovering", render_recovering, 0},
+	{"releasing", render_releasing, 0},
+	{"parked", render_parked, 0},
+	{"epoch", render_epoch, 0},
+	{"vnodes", render_vnodes, FACTS_OWNERS},
+	{"hash", render_hash, 0},
+	{"events", render_events, 0},
+	{"keyring", render_keyring, 0},
+	{"limits", render_limits, 0},
+	{"version", render_version, 0},
+	{"json", facts_json, FACTS_PEERS},
+	{"metrics.prom", facts_metrics, FACTS_PEERS},
+	{"ring.svg", facts_svg, 0},
+	{"log", render_log, 0},
+	{NULL, NULL, 0},
 };

@@ -20,7 +20,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "fs/cluster.h"
 #include "fs/herald.h"
+#include "fs/peers.h"
 #include "fs/text.h"
 #include "ring/ring.h"
 
@@ -42,6 +44,13 @@ struct facts {
 	const char *version, *mountpoint, *address;
 	pid_t pid;
 	struct facts_events events;
+	uint32_t expect; /* nodes to be seen together; 0: nobody said */
+
+	/* Given by the caller; facts_finish() releases them. */
+	struct peer *peers; /* n_peers, in the order of their coming */
+	size_t n_peers;
+	struct cluster_stats gossip;
+	bool has_gossip; /* gossip is filled */
 
 	/* Filled by facts_gather(); pointers are borrowed from the ring until
 	 * the loop's next turn. */
@@ -55,7 +64,7 @@ struct facts {
 	size_t counts[RING_N_VIEWS];
 };
 
-/* Fill the second half from r and h (NULL: no herald); with owners, the table of
+/* Fill the last part from r and h (NULL: no herald); with owners, the table of
  * vnodes too. facts_finish() releases it. */
 void facts_gather(struct facts *f, const struct ring *r, const struct herald *h,
 		  bool owners);
@@ -63,17 +72,22 @@ void facts_finish(struct facts *f);
 
 /* ---- The files of status/ ---- */
 
+enum {
+	FACTS_OWNERS = 1, /* render reads f->owners */
+	FACTS_PEERS = 2,  /* ... f->peers */
+};
+
 struct facts_file {
 	const char *name;
 	void (*render)(const struct facts *f, struct text *out);
-	bool owners; /* render reads f->owners */
+	unsigned needs; /* FACTS_... */
 };
 
 /* Ended by one without a name. */
 extern const struct facts_file facts_files[];
 
-/* The facts of one node, for peers/NAME. */
-void facts_peer(const struct facts *f, uint32_t index, struct text *out);
+/* The facts of one member, for peers/NAME. */
+void facts_peer(const struct peer *p, struct text *out);
 
 /* ---- Shared by the renderers ---- */
 
@@ -84,8 +98,6 @@ bool facts_writable(const struct facts *f);
 uint32_t facts_needed(const struct facts *f);
 /* Our own node is: it answers. */
 bool facts_is_alive(const struct facts *f, uint32_t index);
-/* What a node does in the log, or NULL if that cannot be known from here. */
-const char *facts_role(const struct facts *f);
 /* The node's name, or "" for RING_NONE. */
 const char *facts_node_name(const struct facts *f, uint32_t index);
 /* 32 hex digits. */

@@ -64,23 +64,93 @@ static void set_id(json_t *object, const char *key, const struct ring_id *id)
 	text_finish(&hex);
 }
 
-static json_t *node_of(const struct facts *f, uint32_t index)
+static void set_known(json_t *o, const char *key, uint64_t value)
 {
-	const struct ring_node *node = f->nodes[index];
+	if (value != PEER_UNKNOWN)
+		set_number(o, key, value);
+}
+
+static void set_said(json_t *o, const char *key, const char *value)
+{
+	if (value[0] != '\0')
+		set_shown(o, key, value);
+}
+
+/* placed: it has a part of this node's ring, or could. */
+static json_t *node_of(const struct peer *p)
+{
 	json_t *o = json_object();
 
-	set_name(o, "name", node->name);
-	set_id(o, "id", &node->id);
-	set(o, "self", json_boolean(index == f->self));
-	set(o, "state",
-	    json_string(facts_is_alive(f, index) ? "alive" : "dead"));
-	set_number(o, "boot", node->boot);
-	set(o, "since", json_real((double)node->up_us / 1e6));
-	set_number(o, "weight", node->weight);
-	set_number(o, "vnodes", node->n_vnodes);
-	set_number(o, "keys", node->n_keys);
-	if (facts_role(f))
-		set(o, "role", json_string(facts_role(f)));
+	set_name(o, "name", p->shown);
+	set_id(o, "id", &p->id);
+	set(o, "self", json_boolean(p->is_self));
+	set(o, "placed", json_boolean(p->node != RING_NONE));
+	set_said(o, "address", p->address);
+	set(o, "state", json_string(peers_state_name(p->state)));
+	if (p->incarnation != 0)
+		set_number(o, "incarnation", p->incarnation);
+	set_number(o, "boot", p->boot);
+	set(o, "since", json_real((double)p->since_us / 1e6));
+	set_known(o, "weight", p->weight);
+	set_known(o, "vnodes", p->n_vnodes);
+	set_known(o, "keys", p->n_keys);
+	if (p->rtt_us != 0)
+		set_number(o, "rtt_us", p->rtt_us);
+	set_said(o, "version", p->version);
+	set_said(o, "role", p->role);
+	set_said(o, "suspected_by", p->accuser);
+	return o;
+}
+
+static json_t *keyring_of(const struct cluster_stats *s)
+{
+	json_t *keys = json_array();
+	char id[17];
+
+	for (size_t i = 0; i < s->n_keys; i++) {
+		json_t *o = json_object();
+
+		snprintf(id, sizeof(id), "%016" PRIx64, s->keys[i].id);
+		set(o, "id", json_string(id));
+		set(o, "used", json_boolean(s->keys[i].is_used));
+		set_number(o, "lack", s->keys[i].n_lack);
+		json_array_append_new(keys, o);
+	}
+	return keys;
+}
+
+static json_t *refused_of(const struct cluster_stats *s)
+{
+	json_t *o = json_object();
+
+	for (size_t i = 0; s->refused[i].reason != NULL; i++)
+		set_number(o, s->refused[i].reason, s->refused[i].n);
+	return o;
+}
+
+static json_t *gossip_of(const struct cluster_stats *s)
+{
+	json_t *o = json_object();
+
+	set(o, "seal", json_string(s->seal));
+	set_number(o, "alive", s->n_alive);
+	set_number(o, "suspect", s->n_suspect);
+	set_number(o, "dead", s->n_dead);
+	set_number(o, "left", s->n_left);
+	set_number(o, "health", s->health);
+	set(o, "isolated", json_boolean(s->is_isolated));
+	set_number(o, "packets_in", s->n_packets_in);
+	set_number(o, "packets_out", s->n_packets_out);
+	set_number(o, "bytes_in", s->bytes_in);
+	set_number(o, "bytes_out", s->bytes_out);
+	set_number(o, "streams_in", s->n_streams_in);
+	set_number(o, "streams_out", s->n_streams_out);
+	set_number(o, "stream_bytes_in", s->stream_bytes_in);
+	set_number(o, "stream_bytes_out", s->stream_bytes_out);
+	set_number(o, "send_errors", s->n_send_errors);
+	set_number(o, "records", s->n_records);
+	set_number(o, "record_bytes", s->record_bytes);
+	set(o, "refused", refused_of(s));
 	return o;
 }
 
@@ -91,6 +161,8 @@ static json_t *quorum_of(const struct facts *f)
 	set_number(o, "voters", f->status.n_voters);
 	set_number(o, "standbys", f->status.n_standbys);
 	set_number(o, "needed", facts_needed(f));
+	if (f->expect != 0)
+		set_number(o, "expect", f->expect);
 	return o;
 }
 
@@ -193,8 +265,13 @@ void facts_json(const struct facts *f, struct text *out)
 	set(o, "events", events_of(f));
 	set(o, "herald", herald_of(f));
 	set(o, "log", log_of(f));
-	for (uint32_t i = 0; i < f->n_nodes; i++)
-		json_array_append_new(nodes, node_of(f, i));
+	if (f->has_gossip) {
+		set_id(o, "cluster", &f->gossip.cluster);
+		set(o, "gossip", gossip_of(&f->gossip));
+		set(o, "keyring", keyring_of(&f->gossip));
+	}
+	for (size_t i = 0; i < f->n_peers; i++)
+		json_array_append_new(nodes, node_of(&f->peers[i]));
 	set(o, "nodes", nodes);
 
 	char *document =

@@ -45,35 +45,133 @@ static void put_label(struct text *out, const char *name)
 	text_finish(&shown);
 }
 
-static void node_sample(struct text *out, const char *name,
-			const struct ring_node *node, uint64_t value)
+static uint64_t alive_of(const struct peer *p)
 {
-	text_printf(out, "ringfs_%s{node=\"", name);
-	put_label(out, node->name);
-	text_printf(out, "\"} %" PRIu64 "\n", value);
+	return p->state == PEER_ALIVE;
+}
+
+static uint64_t weight_of(const struct peer *p)
+{
+	return p->weight;
+}
+
+static uint64_t vnodes_of(const struct peer *p)
+{
+	return p->n_vnodes;
+}
+
+static uint64_t keys_of(const struct peer *p)
+{
+	return p->n_keys;
+}
+
+/* A family without samples is an error to some readers. */
+static void node_family(const struct facts *f, struct text *out,
+			const char *name, const char *help,
+			uint64_t (*value_of)(const struct peer *p))
+{
+	bool begun = false;
+
+	for (size_t i = 0; i < f->n_peers; i++) {
+		uint64_t value = value_of(&f->peers[i]);
+
+		if (value == PEER_UNKNOWN)
+			continue;
+		if (!begun)
+			head(out, name, "gauge", help);
+		begun = true;
+		text_printf(out, "ringfs_%s{node=\"", name);
+		put_label(out, f->peers[i].shown);
+		text_printf(out, "\"} %" PRIu64 "\n", value);
+	}
 }
 
 static void put_nodes(const struct facts *f, struct text *out)
 {
-	gauge(out, "nodes", f->n_nodes, "Nodes known.");
-	if (f->n_nodes == 0)
+	gauge(out, "nodes", f->n_peers, "Nodes known.");
+	node_family(f, out, "node_alive", "Whether the node is alive.",
+		    alive_of);
+	node_family(f, out, "node_weight", "Share of the ring asked for.",
+		    weight_of);
+	node_family(f, out, "node_vnodes", "Vnodes owned by the node.",
+		    vnodes_of);
+	node_family(f, out, "node_keys",
+		    "Keys held by the node or offered to it.", keys_of);
+}
+
+static void put_members(const struct cluster_stats *s, struct text *out)
+{
+	const struct {
+		const char *state;
+		uint32_t n;
+	} states[] = {{"alive", s->n_alive},
+		      {"suspect", s->n_suspect},
+		      {"dead", s->n_dead},
+		      {"left", s->n_left}};
+
+	head(out, "members", "gauge", "Members heard, by state.");
+	for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++)
+		text_printf(out, "ringfs_members{state=\"%s\"} %" PRIu32 "\n",
+			    states[i].state, states[i].n);
+	gauge(out, "gossip_health", s->health,
+	      "Lifeguard's score of this node; 0 is well.");
+	gauge(out, "gossip_isolated", s->is_isolated,
+	      "Whether no other member is heard.");
+}
+
+static void put_refused(const struct cluster_stats *s, struct text *out)
+{
+	if (s->refused[0].reason == NULL)
 		return;
-	head(out, "node_alive", "gauge", "Whether the node is alive.");
-	for (uint32_t i = 0; i < f->n_nodes; i++)
-		node_sample(out, "node_alive", f->nodes[i],
-			    facts_is_alive(f, i));
-	head(out, "node_weight", "gauge", "Share of the ring asked for.");
-	for (uint32_t i = 0; i < f->n_nodes; i++)
-		node_sample(out, "node_weight", f->nodes[i],
-			    f->nodes[i]->weight);
-	head(out, "node_vnodes", "gauge", "Vnodes owned by the node.");
-	for (uint32_t i = 0; i < f->n_nodes; i++)
-		node_sample(out, "node_vnodes", f->nodes[i],
-			    f->nodes[i]->n_vnodes);
-	head(out, "node_keys", "gauge",
-	     "Keys held by the node or offered to it.");
-	for (uint32_t i = 0; i < f->n_nodes; i++)
-		node_sample(out, "node_keys", f->nodes[i], f->nodes[i]->n_keys);
+	head(out, "gossip_refused_total", "counter",
+	     "Packets and streams that were not taken, by reason.");
+	for (size_t i = 0; s->refused[i].reason != NULL; i++) {
+		text_puts(out, "ringfs_gossip_refused_total{reason=\"");
+		put_label(out, s->refused[i].reason);
+		text_printf(out, "\"} %" PRIu64 "\n", s->refused[i].n);
+	}
+}
+
+static void put_keyring(const struct cluster_stats *s, struct text *out)
+{
+	if (s->n_keys == 0)
+		return;
+	head(out, "keyring_lack", "gauge",
+	     "Known members that have not confirmed the key.");
+	for (size_t i = 0; i < s->n_keys; i++)
+		text_printf(out,
+			    "ringfs_keyring_lack{key=\"%016" PRIx64
+			    "\",used=\"%d\"} %" PRIu32 "\n",
+			    s->keys[i].id, s->keys[i].is_used,
+			    s->keys[i].n_lack);
+}
+
+static void put_gossip(const struct cluster_stats *s, struct text *out)
+{
+	put_members(s, out);
+	counter(out, "gossip_packets_received_total", s->n_packets_in,
+		"Datagrams that came.");
+	counter(out, "gossip_packets_sent_total", s->n_packets_out,
+		"Datagrams that were sent.");
+	counter(out, "gossip_received_bytes_total", s->bytes_in,
+		"Bytes in datagrams that came.");
+	counter(out, "gossip_sent_bytes_total", s->bytes_out,
+		"Bytes in datagrams that were sent.");
+	counter(out, "gossip_streams_accepted_total", s->n_streams_in,
+		"Connections that were accepted.");
+	counter(out, "gossip_streams_opened_total", s->n_streams_out,
+		"Connections that were opened.");
+	counter(out, "gossip_stream_received_bytes_total", s->stream_bytes_in,
+		"Bytes that came by connections.");
+	counter(out, "gossip_stream_sent_bytes_total", s->stream_bytes_out,
+		"Bytes that were sent by connections.");
+	counter(out, "gossip_send_errors_total", s->n_send_errors,
+		"Datagrams that could not be sent.");
+	put_refused(s, out);
+	gauge(out, "gossip_records", s->n_records, "Replicated records.");
+	gauge(out, "gossip_record_bytes", s->record_bytes,
+	      "Size of the replicated records.");
+	put_keyring(s, out);
 }
 
 static void put_status(const struct facts *f, struct text *out)
@@ -152,4 +250,6 @@ void facts_metrics(const struct facts *f, struct text *out)
 	put_nodes(f, out);
 	put_keys(f, out);
 	put_herald(f, out);
+	if (f->has_gossip)
+		put_gossip(&f->gossip, out);
 }

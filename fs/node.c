@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* The way up, each step undone in the opposite order on the way down:
  *
- *   mountpoint checked, state locked, port reserved, herald started,
- *   ring opened -> ready -> tree made, mounted -> INIT answered: it serves
+ *   mountpoint checked, state locked, port reserved, herald started, key read
+ *      a state with a cluster -> ring opened, port served
+ *      without -> port served -> a member asked in the lobby -> joined ->
+ *      ring opened, cluster written to the state
+ *   -> ready -> tree made, mounted -> INIT answered: it serves
  *
- * and each way to end: a step fails (its sentence and status), SIGTERM, SIGINT
- * or SIGHUP (0), unmounted by somebody (0). On the way down callers are let go
- * first, then the mount, then the herald that may be inside of it, then the
- * ring, whose last writes are waited for. */
+ * and each way to end: a step fails (its sentence and status), the cluster
+ * refuses us (78), nobody answers (75), SIGTERM, SIGINT or SIGHUP (0), unmounted
+ * by somebody (0), the cluster left (0), our state was copied (78). On the way
+ * down callers are let go first, then the mount, then the herald that may be
+ * inside of it, then the cluster, which is told nothing unless we leave, then
+ * the ring, whose last writes are waited for.
+ *
+ * So far the ring of each node is its own, with the id and the settings of the
+ * cluster that was joined. */
 #include "fs/node.h"
 
 #include <assert.h>
@@ -23,6 +31,7 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "fs/cluster.h"
 #include "fs/daemonize.h"
 #include "fs/herald.h"
 #include "fs/log.h"
@@ -34,7 +43,8 @@
 #include "fs/tree.h"
 #include "fs/util.h"
 
-#define JOIN_MS 10000
+#define JOIN_MS	 10000
+#define CLOSE_MS 1000 /* for what the members said last to reach the disk */
 
 enum {
 	SIGNAL_TERM,
@@ -53,12 +63,14 @@ struct node {
 	uv_signal_t signals[N_SIGNALS];
 	struct state state;
 	struct port port;
+	struct cluster *cluster;
 	struct herald *herald;
 	struct ring *ring;
 	struct tree *tree;
 	struct mount *mount;
 	int mount_lock; /* or -1 */
 	bool serving, stopping;
+	bool stuck; /* the cluster cannot be closed */
 	int status; /* to exit with */
 	char errmsg[RING_ERRMSG_SIZE];
 };
@@ -73,6 +85,7 @@ static int status_of(int rc)
 	case -EADDRINUSE:
 	case -EADDRNOTAVAIL:
 	case -EINVAL:
+	case -ENOKEY:
 	case -ENOTDIR:
 	case -ENOENT:
 	case -EUCLEAN:
@@ -96,12 +109,36 @@ static void close_handle(uv_handle_t *handle, void *data)
 		uv_close(handle, NULL);
 }
 
+static void on_cluster_closed(void *data)
+{
+	struct node *n = data;
+
+	n->cluster = NULL;
+	uv_walk(&n->loop, close_handle, NULL); /* and so the loop ends */
+}
+
+/* It waits for the disk, whose thread cannot be stopped. */
+static void on_close_timeout(uv_timer_t *handle)
+{
+	struct node *n = handle->data;
+
+	log_warning("the disk does not answer: what other members said last is "
+		    "not kept");
+	n->stuck = true;
+	uv_stop(&n->loop);
+}
+
 static void on_herald_closed(void *data)
 {
 	struct node *n = data;
 
 	n->herald = NULL;
-	uv_walk(&n->loop, close_handle, NULL); /* and so the loop ends */
+	if (n->cluster == NULL) {
+		on_cluster_closed(n);
+		return;
+	}
+	cluster_close(n->cluster, on_cluster_closed, n);
+	uv_timer_start(&n->join, on_close_timeout, CLOSE_MS, 0);
 }
 
 static void on_mount_closed(void *data)
@@ -234,7 +271,29 @@ static void on_tick(uv_timer_t *handle)
 {
 	struct node *n = handle->data;
 
-	ring_tick(n->ring, boot_ms());
+	if (n->ring != NULL)
+		ring_tick(n->ring, boot_ms());
+}
+
+/* Tell the others what this node has. Gives when it is due again. */
+static uint32_t say(struct node *n, uint64_t now_ms)
+{
+	uint32_t self = ring_self(n->ring);
+
+	if (self == RING_NONE)
+		return UINT32_MAX;
+	const struct ring_node *node = ring_node(n->ring, self);
+	struct cluster_self words = {.weight = node->weight,
+				     .n_vnodes = node->n_vnodes,
+				     .n_keys = node->n_keys,
+				     .role = n->options->is_client ? "client"
+								   : "voter"};
+	return cluster_say(n->cluster, now_ms, &words);
+}
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
 }
 
 /* Once per turn, before the loop sleeps. */
@@ -242,15 +301,14 @@ static void on_flush(uv_prepare_t *handle)
 {
 	struct node *n = handle->data;
 
-	if (n->stopping)
+	if (n->stopping || n->ring == NULL)
 		return;
 	mount_when_ready(n);
 	uint64_t now_ms = boot_ms();
 	uint32_t due_ms = ring_flush(n->ring, now_ms);
-	uint32_t tree_ms = n->tree ? tree_flush(n->tree, now_ms) : due_ms;
-
-	if (tree_ms < due_ms)
-		due_ms = tree_ms;
+	if (n->tree != NULL)
+		due_ms = least(due_ms, tree_flush(n->tree, now_ms));
+	due_ms = least(due_ms, say(n, now_ms));
 	uv_update_time(&n->loop);
 	uv_timer_start(&n->tick, on_tick, due_ms, 0);
 }
@@ -267,7 +325,9 @@ static void start_tree(struct node *n)
 				     .gid = o->has_group ? o->group : getgid(),
 				     .write_mode = o->has_group ? 0775 : 0755,
 				     .version = VERSION,
-				     .address = n->port.text};
+				     .address = n->port.text,
+				     .cluster = n->cluster,
+				     .expect = o->expect};
 	struct mount_config mount = {.loop = &n->loop,
 				     .dir = o->mountpoint,
 				     .allow_other = o->allow_other,
@@ -299,11 +359,38 @@ static void mount_when_ready(struct node *n)
 		start_tree(n);
 }
 
+/* The addresses that were tried, as a part of a sentence. */
+static char *all_joins(const struct options *o)
+{
+	char *all = xstrdup("");
+
+	for (size_t i = 0; i < o->n_joins; i++) {
+		char *more = xasprintf("%s%s'%s'", all,
+				       i == 0		    ? ""
+				       : i + 1 < o->n_joins ? ", "
+							    : " or ",
+				       o->joins[i]);
+		free(all);
+		all = more;
+	}
+	return all;
+}
+
 static void on_join_timeout(uv_timer_t *handle)
 {
 	struct node *n = handle->data;
 	struct ring_status status;
 
+	if (n->ring == NULL) {
+		char *joins = all_joins(n->options);
+
+		fail(n, -ETIMEDOUT,
+		     "no member of a cluster answered at %s within %d s; is "
+		     "one running there, and is its port open for UDP and TCP?",
+		     joins, JOIN_MS / 1000);
+		free(joins);
+		return;
+	}
 	ring_status(n->ring, &status);
 	if (n->tree == NULL)
 		fail(n, -ETIMEDOUT, "%s: not ready after %d s: %s",
@@ -350,24 +437,101 @@ static int start_herald(struct node *n)
 	return herald_create(&config, &n->herald);
 }
 
-static int open_ring(struct node *n, char *errmsg)
+static int open_ring(struct node *n, const struct ring_id *cluster,
+		     const struct ring_settings *settings, char *errmsg)
 {
 	const struct options *o = n->options;
 	struct ring_config config = {.dir = n->state.dir,
-				     .cluster = n->state.cluster,
+				     .cluster = *cluster,
 				     .id = n->state.node,
 				     .boot = n->state.boot,
 				     .name = o->name,
 				     .weight = o->weight,
-				     .settings = o->settings,
+				     .settings = *settings,
 				     .op_timeout_ms = o->op_timeout_ms,
 				     .on_change = on_change,
 				     .on_status = on_status,
 				     .on_log = on_ring_log,
 				     .wake = on_ring_wake,
 				     .data = n};
+	int rc = ring_open(&config, boot_ms(), &n->ring, errmsg);
 
-	return ring_open(&config, boot_ms(), &n->ring, errmsg);
+	if (rc == 0)
+		cluster_set_settings(n->cluster, ring_settings(n->ring));
+	return rc;
+}
+
+/* ---- The cluster's callbacks ---- */
+
+/* The ring first: a state that names a cluster has one, after a crash, too. */
+static void on_joined(void *data, const struct ring_id *cluster,
+		      const struct ring_settings *settings)
+{
+	struct node *n = data;
+	char errmsg[RING_ERRMSG_SIZE];
+
+	if (n->stopping)
+		return;
+	assert(n->ring == NULL);
+	int rc = open_ring(n, cluster, settings, errmsg);
+	if (rc == 0)
+		rc = state_join(&n->state, cluster, errmsg);
+	if (rc != 0) {
+		fail(n, rc, "%s", errmsg);
+		return;
+	}
+	log_info("joined the cluster");
+	uv_timer_start(&n->tick, on_tick, 0, 0);
+}
+
+static void on_refused(void *data, const char *why)
+{
+	struct node *n = data;
+
+	fail(n, -EINVAL, "cannot join: %s", why);
+}
+
+static void on_members(void *data)
+{
+	struct node *n = data;
+
+	if (n->tree != NULL && !n->stopping)
+		tree_on_peers(n->tree);
+}
+
+static void on_copied(void *data)
+{
+	struct node *n = data;
+
+	fail(n, -ESTALE,
+	     "the state in '%s' was copied or restored: a newer life of this "
+	     "node is in the cluster; let only one of the two run, and start "
+	     "the other with an empty --state",
+	     n->state.dir);
+}
+
+static void on_left(void *data)
+{
+	struct node *n = data;
+
+	log_info("left the cluster");
+	stop(n);
+}
+
+static int make_cluster(struct node *n, char *errmsg)
+{
+	struct cluster_config config = {.loop = &n->loop,
+					.options = n->options,
+					.state = &n->state,
+					.port = &n->port,
+					.on_joined = on_joined,
+					.on_refused = on_refused,
+					.on_change = on_members,
+					.on_copied = on_copied,
+					.on_left = on_left,
+					.data = n};
+
+	return cluster_create(&config, &n->cluster, errmsg);
 }
 
 /* Run until stopped. The ring closes when nobody can ask it any more. */
@@ -379,6 +543,7 @@ static void serve(struct node *n)
 	uv_prepare_start(&n->flush, on_flush);
 	uv_run(&n->loop, UV_RUN_DEFAULT);
 	assert(n->mount == NULL && n->herald == NULL);
+	assert(n->cluster == NULL || n->stuck);
 }
 
 static void close_loop(struct node *n)
@@ -404,7 +569,12 @@ static int run(struct node *n, char *errmsg)
 		log_warning("no herald: %s; changes that this node does not "
 			    "make itself raise no inotify event",
 			    strerror(-rc));
-	rc = open_ring(n, errmsg);
+	rc = make_cluster(n, errmsg);
+	if (rc == 0 && state_has_cluster(&n->state))
+		rc = open_ring(n, &n->state.cluster, &n->options->settings,
+			       errmsg);
+	if (rc == 0)
+		rc = cluster_start(n->cluster, errmsg);
 	if (rc == 0) {
 		serve(n);
 	} else {
@@ -416,7 +586,8 @@ static int run(struct node *n, char *errmsg)
 		ring_close(n->ring);
 	if (n->tree != NULL)
 		tree_destroy(n->tree);
-	close_loop(n);
+	if (!n->stuck)
+		close_loop(n);
 	port_close(&n->port);
 	if (rc == 0 && n->status != 0)
 		memcpy(errmsg, n->errmsg, sizeof(n->errmsg));
@@ -443,7 +614,11 @@ int node_main(const struct options *o)
 		mount_check(o->mountpoint, o->state, &n->mount_lock, errmsg);
 
 	if (status == 0) {
-		rc = state_open(o->state, &n->state, errmsg);
+		struct state_wish wish = {.key_file = o->key_file,
+					  .joins = o->n_joins > 0,
+					  .is_new = o->is_new};
+
+		rc = state_open(o->state, &wish, &n->state, errmsg);
 		status = rc == 0 ? 0 : status_of(rc);
 	}
 	if (status == 0) {
@@ -456,6 +631,8 @@ int node_main(const struct options *o)
 	log_end();
 	if (status != 0 && !n->serving)
 		daemonize_fail(&n->daemonize, status, errmsg);
+	if (n->stuck)
+		_exit(status); /* exit() would wait for libuv's threads */
 	free(n);
 	return status;
 }

@@ -39,9 +39,30 @@ static const char help[] =
 	"      --bind ADDR:PORT the address for UDP and TCP, IPv4 or [IPv6];\n"
 	"                       port 0 is any free one (default:\n"
 	"                       0.0.0.0:7400)\n"
+	"      --advertise ADDR:PORT\n"
+	"                       where others reach it, a numeric address\n"
+	"                       (default: what is bound)\n"
 	"      --weight W       share of the ring, 0 to 10000 (default: 100)\n"
+	"      --client         own nothing: weight 0, role client\n"
 	"      --op-timeout MS  the longest wait of a change, 10 to 600000\n"
 	"                       (default: 2000)\n"
+	"\n"
+	"Cluster:\n"
+	"      --join ADDR:PORT a member to join through; may be repeated.\n"
+	"                       Without it, and without a state, the node\n"
+	"                       starts a new cluster\n"
+	"      --new            start a new cluster although there is a key\n"
+	"      --key-file FILE  the cluster's secret (default: key in the\n"
+	"                       state directory; made by the node that starts\n"
+	"                       a cluster, copied by you to the others)\n"
+	"      --insecure[=both]\n"
+	"                       send in the clear and take both; both: send\n"
+	"                       sealed and take both, on the way to neither\n"
+	"      --preset P       timings of failure detection: lan, local or\n"
+	"                       wan (default: lan)\n"
+	"      --expect N       nodes that must be seen together, 1 to 65535\n"
+	"                       (default: 1; shown, and so far without\n"
+	"                       effect)\n"
 	"\n"
 	"Of the whole cluster, fixed when it is first started:\n"
 	"      --claims owner|any\n"
@@ -74,17 +95,19 @@ static const char help[] =
 	"                       above\n"
 	"  -h, --help           show this text\n"
 	"The command line wins over -o, and -o over FILE. In -o and in FILE\n"
-	"foreground and allow-other are yes or no; -o ignores the options\n"
+	"foreground, allow-other, client and new are yes or no, insecure is\n"
+	"yes, no or both, and join may be given again; -o ignores the options\n"
 	"of mount(8) that do not concern a ring.\n"
 	"\n"
 	"Exit status: 0 it serves, or (with -f) it was stopped; 64 usage;\n"
-	"71 the system refused; 75 not ready in time; 77 permission;\n"
-	"78 configuration, DIR, state or port cannot be used.\n"
+	"71 the system refused; 75 not ready in time, or no member answered;\n"
+	"77 permission; 78 configuration, DIR, state, key or port cannot be\n"
+	"used, the cluster refused, or the state was copied.\n"
 	"\n"
 	"Examples:\n"
 	"  ringfs mount /srv/ring\n"
-	"  ringfs mount -f --state ./n1 --bind 127.0.0.1:0 ./mnt\n"
-	"  ringfs mount --config /etc/ringfs.conf -o group=work /srv/ring\n";
+	"  ringfs mount --join 10.0.0.1:7400 --key-file ring.key /srv/ring\n"
+	"  ringfs mount -f --state ./n1 --bind 127.0.0.1:0 ./mnt\n";
 
 /* ---- Words, and where they came from ---- */
 
@@ -132,13 +155,20 @@ static size_t def_of(const char *given)
 	return i;
 }
 
-static void put_word(struct word *w, const char *value, enum source source)
+static void put_word(struct parse *p, size_t i, const char *value,
+		     enum source source)
 {
+	struct word *w = &p->words[i];
+	char *before = w->value;
+
 	assert(source != NOT_GIVEN);
 	if (source < w->source)
 		return;
-	free(w->value);
-	w->value = xstrdup(value);
+	if (options_defs[i].is_list && source == w->source)
+		w->value = xasprintf("%s %s", before, value);
+	else
+		w->value = xstrdup(value);
+	free(before);
 	w->source = source;
 }
 
@@ -178,7 +208,7 @@ static int put_mount_option(struct parse *p, char *name)
 	}
 	size_t i = def_of(name);
 	if (i < OPTIONS_N && (value != NULL || options_defs[i].is_flag)) {
-		put_word(&p->words[i], text, FROM_O);
+		put_word(p, i, text, FROM_O);
 		return 0;
 	}
 	if (i == OPTIONS_N && (p->sloppy || is_generic(name)))
@@ -272,10 +302,10 @@ static int on_pair(void *data, const char *section, const char *name,
 	if (i == OPTIONS_N)
 		return blame(f, "%s: unknown option", name), 0;
 	struct word *w = &f->parse->words[i];
-	if (w->source == FROM_FILE)
+	if (w->source == FROM_FILE && !options_defs[i].is_list)
 		return blame(f, "%s: given in line %u already", name, w->line),
 		       0;
-	put_word(w, value, FROM_FILE);
+	put_word(f->parse, i, value, FROM_FILE);
 	if (w->source == FROM_FILE)
 		w->line = f->line;
 	return 1;
@@ -324,11 +354,12 @@ static void fill_getopt(struct option longs[OPTIONS_N + 4])
 	size_t i;
 
 	for (i = 0; i < OPTIONS_N; i++)
-		longs[i] = (struct option){options_defs[i].name,
-					   options_defs[i].is_flag
-						   ? no_argument
-						   : required_argument,
-					   NULL, OPT_DEF + (int)i};
+		longs[i] = (struct option){
+			options_defs[i].name,
+			!options_defs[i].is_flag    ? required_argument
+			: options_defs[i].has_value ? optional_argument
+						    : no_argument,
+			NULL, OPT_DEF + (int)i};
 	longs[i++] =
 		(struct option){"config", required_argument, NULL, OPT_CONFIG};
 	longs[i++] = (struct option){"sloppy", no_argument, NULL, OPT_SLOPPY};
@@ -356,7 +387,7 @@ static int put_flag(struct parse *p, int c)
 		p->config_is_flag = true;
 	} else {
 		assert(c >= OPT_DEF && c < OPT_DEF + (int)OPTIONS_N);
-		put_word(&p->words[c - OPT_DEF], optarg ? optarg : "yes",
+		put_word(p, (size_t)(c - OPT_DEF), optarg ? optarg : "yes",
 			 FROM_FLAG);
 	}
 	return 0;
@@ -449,6 +480,30 @@ static int default_state(struct options *o)
 	return 0;
 }
 
+static bool is_given(const struct parse *p, const char *name)
+{
+	return p->words[def_of(name)].source != NOT_GIVEN;
+}
+
+/* What no option alone can be wrong about. */
+static int check_together(const struct parse *p, struct options *o)
+{
+	const char *why = NULL;
+
+	if (o->is_new && o->n_joins > 0)
+		why = "--new and --join contradict each other: start a cluster "
+		      "or join one";
+	else if (o->is_client && is_given(p, "weight") && o->weight != 0)
+		why = "--client and --weight contradict each other: a client "
+		      "owns nothing";
+	if (o->is_client)
+		o->weight = 0;
+	if (why == NULL)
+		return 0;
+	fprintf(stderr, "ringfs: mount: %s\n", why);
+	return usage();
+}
+
 static int apply(struct parse *p, const char *dir, struct options *out)
 {
 	int rc = 0;
@@ -458,6 +513,8 @@ static int apply(struct parse *p, const char *dir, struct options *out)
 	for (size_t i = 0; i < OPTIONS_N && rc == 0; i++)
 		if (p->words[i].source != NOT_GIVEN)
 			rc = apply_word(p, i, out);
+	if (rc == 0)
+		rc = check_together(p, out);
 	if (rc == 0 && out->name == NULL)
 		rc = default_name(out);
 	if (rc == 0 && out->state == NULL)
@@ -479,12 +536,13 @@ int options_parse(int argc, char **argv, struct options *out)
 	*out = (struct options){
 		.weight = 100,
 		.op_timeout_ms = 2000,
-		.settings = {.vnodes = 4096,
-			     .claims = RING_CLAIMS_OWNER,
-			     .lease_ms = 1500,
-			     .calm_ms = 500,
-			     .max_attempts = 5,
-			     .handover_timeout_ms = 0},
+		.expect = 1,
+		.settings = {.vnodes = RING_UNSET,
+			     .claims = RING_UNSET,
+			     .lease_ms = RING_UNSET,
+			     .calm_ms = RING_UNSET,
+			     .max_attempts = RING_UNSET,
+			     .handover_timeout_ms = RING_UNSET},
 		.log_level = LOG_LEVEL_INFO,
 	};
 	int rc = read_command_line(&p, argc, argv, &dir);
@@ -504,5 +562,10 @@ void options_finish(struct options *o)
 	free(o->name);
 	free(o->state);
 	free(o->bind);
+	free(o->advertise);
+	free(o->key_file);
+	for (size_t i = 0; i < o->n_joins; i++)
+		free(o->joins[i]);
+	free(o->joins);
 	*o = (struct options){0};
 }

@@ -11,7 +11,7 @@
 
 #include "fs/options.h"
 
-#define OPTIONS_N 16
+#define OPTIONS_N 24
 
 struct options_def {
 	const char *name;
@@ -21,7 +21,9 @@ struct options_def {
 		   const char *value, char why[RING_ERRMSG_SIZE]);
 	size_t at; /* of the member of struct options */
 	uint32_t min, max;
-	bool is_flag; /* yes or no; without a value: yes */
+	bool is_flag;	/* yes or no; without a value: yes */
+	bool has_value; /* of a flag: what it may be given, beside yes and no */
+	bool is_list;	/* may be repeated: its words, a blank between two */
 };
 
 extern const struct options_def options_defs[OPTIONS_N];

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fs/log.h"
+#include "fs/peers.h"
 #include "fs/port.h"
 #include "fs/util.h"
 
@@ -103,25 +104,11 @@ static int set_claims(struct options *o, const struct options_def *def,
 	return 0;
 }
 
-/* A node's name becomes a file name, a word in flat-keyed files and a part of
- * sentences. */
 int options_set_name(struct options *o, const char *value,
 		     char why[RING_ERRMSG_SIZE])
 {
-	const char *reason = NULL;
-	if (value[0] == '\0')
-		reason = "must not be empty";
-	else if (strlen(value) > RING_NAME_MAX)
-		reason = "must not be longer than 255 bytes";
-	else if (value[0] == '.')
-		reason = "must not begin with a dot";
-	else if (strchr(value, '/') != NULL)
-		reason = "must not have a slash";
-	else if (strcmp(value, "self") == 0)
-		reason = "is the link peers/self";
-	for (const char *p = value; reason == NULL && *p != '\0'; p++)
-		if ((unsigned char)*p <= ' ' || *p == 0x7f)
-			reason = "must not have spaces or control characters";
+	const char *reason = peers_flaw(value);
+
 	if (reason != NULL) {
 		snprintf(why, RING_ERRMSG_SIZE, "%s", reason);
 		return -EINVAL;
@@ -182,6 +169,110 @@ static int set_bind(struct options *o, const struct options_def *def,
 	return 0;
 }
 
+/* As others reach it: no port 0. */
+static int check_peer(const char *value, char why[RING_ERRMSG_SIZE])
+{
+	if (port_check(value, why) < 0)
+		return -EINVAL;
+	if (strtoul(strrchr(value, ':') + 1, NULL, 10) != 0)
+		return 0;
+	snprintf(why, RING_ERRMSG_SIZE, "the port must be 1 to 65535");
+	return -EINVAL;
+}
+
+static int set_advertise(struct options *o, const struct options_def *def,
+			 const char *value, char why[RING_ERRMSG_SIZE])
+{
+	(void)def;
+	if (check_peer(value, why) < 0)
+		return -EINVAL;
+	o->advertise = xstrdup(value);
+	return 0;
+}
+
+/* One or more, with blanks between them. */
+static int set_join(struct options *o, const struct options_def *def,
+		    const char *value, char why[RING_ERRMSG_SIZE])
+{
+	char *words = xstrdup(value), *rest = words, *word;
+	int rc = 0;
+
+	(void)def;
+	while (rc == 0 && (word = strsep(&rest, " ")) != NULL) {
+		if (word[0] == '\0' && rest != NULL)
+			continue;
+		rc = check_peer(word, why);
+		if (rc < 0)
+			break;
+		o->joins = xrealloc(o->joins,
+				    (o->n_joins + 1) * sizeof(o->joins[0]));
+		o->joins[o->n_joins++] = xstrdup(word);
+	}
+	free(words);
+	return rc;
+}
+
+static int set_key_file(struct options *o, const struct options_def *def,
+			const char *value, char why[RING_ERRMSG_SIZE])
+{
+	(void)def;
+	if (value[0] == '\0') {
+		snprintf(why, RING_ERRMSG_SIZE, "must not be empty");
+		return -EINVAL;
+	}
+	o->key_file = options_absolute(value);
+	return 0;
+}
+
+/* The place of value among words, which end with NULL; or -1, and why. */
+static int word_in(const char *const words[], const char *value,
+		   char why[RING_ERRMSG_SIZE])
+{
+	size_t n = 0;
+
+	for (int i = 0; words[i] != NULL; i++)
+		if (strcmp(words[i], value) == 0)
+			return i;
+	n += (size_t)snprintf(why, RING_ERRMSG_SIZE, "must be %s", words[0]);
+	for (int i = 1; words[i] != NULL; i++)
+		n += (size_t)snprintf(why + n, RING_ERRMSG_SIZE - n, "%s%s",
+				      words[i + 1] == NULL ? " or " : ", ",
+				      words[i]);
+	return -1;
+}
+
+static int set_insecure(struct options *o, const struct options_def *def,
+			const char *value, char why[RING_ERRMSG_SIZE])
+{
+	static const char *const words[] = {[OPTIONS_SEALED] = "no",
+					    [OPTIONS_SEALED_AND_CLEAR] = "both",
+					    [OPTIONS_CLEAR] = "yes",
+					    NULL};
+	int i = word_in(words, value, why);
+
+	(void)def;
+	if (i < 0)
+		return -EINVAL;
+	o->seal = (enum options_seal)i;
+	return 0;
+}
+
+static int set_preset(struct options *o, const struct options_def *def,
+		      const char *value, char why[RING_ERRMSG_SIZE])
+{
+	static const char *const words[] = {[OPTIONS_LAN] = "lan",
+					    [OPTIONS_LOCAL] = "local",
+					    [OPTIONS_WAN] = "wan",
+					    NULL};
+	int i = word_in(words, value, why);
+
+	(void)def;
+	if (i < 0)
+		return -EINVAL;
+	o->preset = (enum options_preset)i;
+	return 0;
+}
+
 static int set_group(struct options *o, const struct options_def *def,
 		     const char *value, char why[RING_ERRMSG_SIZE])
 {
@@ -233,6 +324,24 @@ const struct options_def options_defs[] = {
 	{.name = "name", .set = set_name},
 	{.name = "state", .set = set_state},
 	{.name = "bind", .set = set_bind},
+	{.name = "advertise", .set = set_advertise},
+	{.name = "join", .set = set_join, .is_list = true},
+	{.name = "key-file", .set = set_key_file},
+	{.name = "insecure",
+	 .set = set_insecure,
+	 .is_flag = true,
+	 .has_value = true},
+	{.name = "preset", .set = set_preset},
+	{.name = "expect",
+	 .set = set_number,
+	 .at = AT(expect),
+	 .min = 1,
+	 .max = 65535},
+	{.name = "new", .set = set_flag, .at = AT(is_new), .is_flag = true},
+	{.name = "client",
+	 .set = set_flag,
+	 .at = AT(is_client),
+	 .is_flag = true},
 	{.name = "weight", .set = set_number, .at = AT(weight), .max = 10000},
 	{.name = "op-timeout",
 	 .set = set_number,

@@ -24,6 +24,7 @@
 /* A state while it is opened. */
 struct opening {
 	const char *dir; /* as given */
+	const struct state_wish *wish;
 	int fd;
 	char *errmsg;
 };
@@ -375,26 +376,79 @@ static int add_id(char bytes[FILE_MAX], int len, const char *key,
 	return len + snprintf(bytes + len, (size_t)(FILE_MAX - len), "\n");
 }
 
-static int make_identity(const struct opening *o, struct state *s)
+static int write_identity(const struct opening *o, const struct state *s)
 {
-	static const char *const lived[] = {"boot", "wal", "store", "started",
-					    NULL};
-	const char *because = first_of(o->fd, lived);
 	char bytes[FILE_MAX];
-
-	if (because != NULL)
-		return refuse_missing(o, "identity", because);
-	int rc = random_id(&s->cluster);
-	if (rc == 0)
-		rc = random_id(&s->node);
-	if (rc < 0)
-		return refuse(o, rc, "no random numbers: %s", strerror(-rc));
 	int len = snprintf(bytes, sizeof(bytes), "format 1\n");
+
 	len = add_id(bytes, len, "cluster", &s->cluster);
 	len = add_id(bytes, len, "node", &s->node);
 	len = add_check(bytes, len);
-	rc = replace_file(o->fd, "identity", bytes, (size_t)len);
+	int rc = replace_file(o->fd, "identity", bytes, (size_t)len);
 	return rc < 0 ? refuse_file(o, rc, "identity") : 0;
+}
+
+static int refuse_random(const struct opening *o, int rc)
+{
+	return refuse(o, rc, "no random numbers: %s", strerror(-rc));
+}
+
+static int found(const struct opening *o, struct state *s)
+{
+	int rc = random_id(&s->cluster);
+
+	s->is_founder = true;
+	return rc < 0 ? refuse_random(o, rc) : 0;
+}
+
+/* Rule 22: a wiped node must not begin alone what it was a part of. */
+static int check_key(const struct opening *o)
+{
+	const char *key = o->wish->key_file;
+
+	if (o->wish->is_new ||
+	    (key == NULL && faccessat(o->fd, "key", F_OK, AT_EACCESS) < 0))
+		return 0;
+	return refuse(o, -EINVAL,
+		      "there is a key, '%.300s%s', but no state: join its "
+		      "cluster with --join ADDR:PORT, or start another one "
+		      "with --new",
+		      key != NULL ? key : o->dir, key != NULL ? "" : "/key");
+}
+
+static int make_identity(const struct opening *o, struct state *s)
+{
+	static const char *const lived[] = {"boot",    "wal",	 "store",
+					    "started", "gossip", NULL};
+	const char *because = first_of(o->fd, lived);
+	int rc = 0;
+
+	if (because != NULL)
+		return refuse_missing(o, "identity", because);
+	if (!o->wish->joins) {
+		rc = check_key(o);
+		if (rc == 0)
+			rc = found(o, s);
+	}
+	if (rc < 0)
+		return rc;
+	rc = random_id(&s->node);
+	return rc < 0 ? refuse_random(o, rc) : write_identity(o, s);
+}
+
+/* It was to join, and never came to. */
+static int found_late(const struct opening *o, struct state *s)
+{
+	if (o->wish->joins)
+		return 0;
+	if (!o->wish->is_new)
+		return refuse(
+			o, -EINVAL,
+			"the state in '%.300s' has joined no cluster yet; "
+			"use --join ADDR:PORT, or start one with --new",
+			o->dir);
+	int rc = found(o, s);
+	return rc < 0 ? rc : write_identity(o, s);
 }
 
 static int read_identity(const struct opening *o, struct state *s)
@@ -413,12 +467,15 @@ static int read_identity(const struct opening *o, struct state *s)
 	scan_id(&scan, &s->node);
 	scan_word(&scan, "\n");
 	scan_check(&scan);
-	return scan.bad ? refuse_damage(o, "identity", &scan) : 0;
+	if (scan.bad)
+		return refuse_damage(o, "identity", &scan);
+	return state_has_cluster(s) ? 0 : found_late(o, s);
 }
 
 static int count_start(const struct opening *o, struct state *s)
 {
-	static const char *const lived[] = {"wal", "store", "started", NULL};
+	static const char *const lived[] = {"wal", "store", "started", "gossip",
+					    NULL};
 	char bytes[FILE_MAX];
 	struct scan scan;
 	uint64_t before = 0;
@@ -435,22 +492,24 @@ static int count_start(const struct opening *o, struct state *s)
 		before = scan_number(&scan);
 		scan_word(&scan, "\n");
 		scan_check(&scan);
-		if (scan.bad || before == UINT64_MAX)
+		if (scan.bad || before >= UINT32_MAX)
 			return refuse_damage(o, "boot", &scan);
 	}
-	s->boot = before + 1;
-	int len = snprintf(bytes, sizeof(bytes), "boot %" PRIu64 "\n", s->boot);
+	s->boot = (uint32_t)before + 1;
+	int len = snprintf(bytes, sizeof(bytes), "boot %" PRIu32 "\n", s->boot);
 	len = add_check(bytes, len);
 	rc = replace_file(o->fd, "boot", bytes, (size_t)len);
 	return rc < 0 ? refuse_file(o, rc, "boot") : 0;
 }
 
-int state_open(const char *dir, struct state *out,
-	       char errmsg[RING_ERRMSG_SIZE])
+int state_open(const char *dir, const struct state_wish *wish,
+	       struct state *out, char errmsg[RING_ERRMSG_SIZE])
 {
-	struct opening o = {.dir = dir, .fd = -1, .errmsg = errmsg};
+	static const char *const gossip[] = {"gossip", NULL};
+	struct opening o = {
+		.dir = dir, .wish = wish, .fd = -1, .errmsg = errmsg};
 
-	assert(dir[0] == '/');
+	assert(dir[0] == '/' && !(wish->joins && wish->is_new));
 	*out = (struct state){.lock_fd = -1};
 	int rc = open_dir(&o);
 	if (rc < 0)
@@ -463,6 +522,7 @@ int state_open(const char *dir, struct state *out,
 	rc = read_identity(&o, out);
 	if (rc == 0)
 		rc = count_start(&o, out);
+	out->has_gossip = first_of(o.fd, gossip) != NULL;
 	if (rc < 0)
 		close(out->lock_fd);
 	else
@@ -471,6 +531,28 @@ out_fd:
 	if (o.fd >= 0)
 		close(o.fd);
 	return rc;
+}
+
+int state_join(struct state *s, const struct ring_id *cluster,
+	       char errmsg[RING_ERRMSG_SIZE])
+{
+	struct opening o = {.dir = s->dir, .errmsg = errmsg};
+
+	assert(!state_has_cluster(s));
+	o.fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (o.fd < 0)
+		return refuse_file(&o, -errno, "identity");
+	s->cluster = *cluster;
+	int rc = write_identity(&o, s);
+	close(o.fd);
+	return rc;
+}
+
+bool state_has_cluster(const struct state *s)
+{
+	static const struct ring_id none;
+
+	return memcmp(&s->cluster, &none, sizeof(none)) != 0;
 }
 
 void state_close(struct state *s)

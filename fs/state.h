@@ -2,9 +2,12 @@
 /* The state directory: its lock, who we are, and how often we have started.
  *
  * DIR/lock        flocked for the daemon's life, close-on-exec; holds its pid
- * DIR/identity    flat-keyed: format, cluster, node (32 hex digits each), check
+ * DIR/identity    flat-keyed: format, cluster, node (32 hex digits each), check;
+ *		   the cluster is all zeros until the node has joined one
  * DIR/boot        flat-keyed: the number of starts, raised and synced before the
  *                 first entry; check
+ * DIR/key         the cluster's secret, gossip's
+ * DIR/gossip      members and what they say, gossip's
  * DIR/started DIR/wal DIR/store   the ring's
  * DIR/log         the daemon's log, when it is in the background
  * Files are replaced by write to a temporary name, fsync, rename, fsync of DIR.
@@ -14,23 +17,43 @@
 #ifndef FS_STATE_H
 #define FS_STATE_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "ring/ring.h"
 
 struct state {
 	char *dir; /* absolute */
 	int lock_fd;
-	struct ring_id cluster, node;
-	uint64_t boot; /* of this start */
+	struct ring_id cluster; /* zeros: to be learnt by joining */
+	struct ring_id node;
+	uint32_t boot;	 /* of this start */
+	bool is_founder; /* the cluster was made by this start */
+	bool has_gossip; /* this node has spoken with others before */
+};
+
+/* How the node was started. */
+struct state_wish {
+	const char *key_file; /* that was given, or NULL; borrowed */
+	bool joins;	      /* an existing cluster */
+	bool is_new;	      /* a new one, although there is a key */
 };
 
 /* Open dir (made with mode 0700 if missing, parents too), lock it, read or make
- * the identity and count the start.
+ * the identity and count the start. A node that neither joins nor has a state
+ * makes a cluster; not if there is a key, which is a sign that it had one
+ * (holes.md 22), unless wish says so.
  *
  * 0; else errmsg has a sentence with the way out: -EBUSY (another daemon, with
  * its pid), -EACCES, -ENOSPC, -EUCLEAN (a file is damaged, with the offset, or
- * is missing where there must be one), -ENOTDIR, ... */
-int state_open(const char *dir, struct state *out,
+ * is missing where there must be one), -ENOTDIR, -EINVAL (a new cluster, or a
+ * member to join?), ... */
+int state_open(const char *dir, const struct state_wish *wish,
+	       struct state *out, char errmsg[RING_ERRMSG_SIZE]);
+/* The cluster has been joined: write it down, synced. 0, or as above. */
+int state_join(struct state *s, const struct ring_id *cluster,
 	       char errmsg[RING_ERRMSG_SIZE]);
+bool state_has_cluster(const struct state *s);
 void state_close(struct state *s);
 
 #endif

@@ -191,6 +191,8 @@ struct tree *tree_create(const struct tree_config *config)
 	t->write_mode = config->write_mode;
 	t->version = xstrdup(config->version);
 	t->address = xstrdup(config->address);
+	t->cluster = config->cluster;
+	t->expect = config->expect;
 	t->data = xcalloc(N_DIRS, sizeof(*t->data));
 	clock_gettime(CLOCK_REALTIME, &t->started);
 	tree_lock_init(t);
@@ -233,6 +235,13 @@ void tree_on_status(struct tree *t)
 	for (unsigned i = 0; i < N_DIRS; i++)
 		if (table[i]->on_status != NULL)
 			table[i]->on_status(t);
+}
+
+void tree_on_peers(struct tree *t)
+{
+	for (unsigned i = 0; i < N_DIRS; i++)
+		if (table[i]->on_peers != NULL)
+			table[i]->on_peers(t);
 }
 
 uint32_t tree_flush(struct tree *t, uint64_t now_ms)

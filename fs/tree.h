@@ -22,6 +22,7 @@
 #include "ring/ring.h"
 
 struct tree;
+struct cluster;
 struct herald;
 struct fuse_lowlevel_ops;
 
@@ -35,7 +36,9 @@ struct tree_config {
 	gid_t gid;
 	mode_t write_mode; /* 0755, or 0775 with a group */
 	const char *version;
-	const char *address; /* ADDR:PORT of this node */
+	const char *address;	 /* ADDR:PORT of this node */
+	struct cluster *cluster; /* borrowed; NULL: this node is all there is */
+	uint32_t expect;	 /* nodes to be seen together, for status/ */
 };
 
 struct tree *tree_create(const struct tree_config *config);
@@ -47,6 +50,8 @@ void tree_herald_dirs(const char *dirs[], size_t n, size_t *best_effort);
 /* From ring_config's callbacks. */
 void tree_on_change(struct tree *t, const struct ring_change *change);
 void tree_on_status(struct tree *t);
+/* From cluster_config's on_change. */
+void tree_on_peers(struct tree *t);
 
 /* Once per turn, before the loop sleeps: let go who has waited too long. Gives
  * the milliseconds until it is due again. */

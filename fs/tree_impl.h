@@ -133,6 +133,8 @@ struct dir {
 	 * keys show is posted by the tree itself. */
 	void (*on_change)(struct tree *t, const struct ring_change *change);
 	void (*on_status)(struct tree *t);
+	/* Members came, changed or went. */
+	void (*on_peers)(struct tree *t);
 	/* Once per turn of the loop. Gives when it is due again, at the latest;
 	 * UINT64_MAX: never. */
 	uint64_t (*on_flush)(struct tree *t, uint64_t now_ms);
@@ -184,12 +186,14 @@ struct call {
 	 * 1 << enum ring_view. Set before call_commit(). */
 	unsigned creates, deletes, modifies;
 
-	/* Private to tree.c. */
+	/* Private to call.c. */
 	unsigned heard_creates, heard_deletes, heard_modifies;
 	struct ring_op op; /* the handler fills it, for call_commit() */
 	struct text note;  /* keyfile.c's: the whole of what op.note says */
 	struct ring_request request;
 	void (*done)(struct call *c, int rc);
+	void (*left)(void *data); /* of call_wait() */
+	void *left_data;
 	struct call *next, *prev; /* among those that wait */
 	bool waits;
 };
@@ -206,6 +210,8 @@ struct tree {
 	gid_t gid;
 	mode_t write_mode;
 	char *version, *address;
+	struct cluster *cluster; /* may be NULL */
+	uint32_t expect;
 	struct timespec started;
 	bool draining;
 	struct call *waiting[CALL_BUCKETS]; /* by name; private to call.c */
@@ -236,11 +242,15 @@ void call_reply_slice(struct call *c, const struct text *text, size_t size,
  * borrows may go when this returns. */
 void call_commit(struct call *c, void (*done)(struct call *c, int rc));
 
-/* The same for n operations of the caller's, as one commit: ops stay put and
- * are looked at in done(), which has c->request.rc as rc and runs even if the
- * call was interrupted: then c->req is NULL, and call_reply() only releases. */
-void call_commit_many(struct call *c, struct ring_op *ops, size_t n,
-		      void (*done)(struct call *c, int rc));
+/* For what asks the ring by requests of its own: c waits from here on for
+ * call_go_on(). If it is interrupted meanwhile (or was: from inside this call),
+ * it is answered, c->req is NULL and left(data) runs once, to abandon what was
+ * asked. */
+void call_wait(struct call *c, void (*left)(void *data), void *data);
+
+/* Nothing that c has asked for is under way any more: it waits no longer, and
+ * ends with call_reply(), which only releases it if c->req is NULL. */
+void call_go_on(struct call *c);
 
 /* Those that wait for the ring, about name and a few others: the first, by next;
  * the latest comes first. */
@@ -249,6 +259,10 @@ struct call *call_waiting(struct tree *t, const char *name);
 /* May the caller touch what belongs to uid: uid itself, the mount's owner, or
  * root. 0 or -EPERM. */
 int call_may(const struct call *c, uid_t uid);
+
+/* May the caller administer the node: the mount's owner, or root. 0 or
+ * -EPERM. */
+int call_may_administer(const struct call *c);
 
 /* ---- For all ---- */
 

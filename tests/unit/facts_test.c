@@ -66,6 +66,50 @@ static struct facts make_facts(uint32_t n)
 	return f;
 }
 
+/* What the tree would make of the nodes; after all renaming. */
+static void make_peers(struct facts *f)
+{
+	free(f->peers);
+	f->n_peers = f->n_nodes;
+	f->peers = xcalloc(f->n_nodes + 1, sizeof(f->peers[0]));
+	for (uint32_t i = 0; i < f->n_nodes; i++) {
+		const struct ring_node *node = f->nodes[i];
+
+		f->peers[i] = (struct peer){
+			.id = node->id,
+			.name = node->name,
+			.shown = node->name,
+			.state = node->up ? PEER_ALIVE : PEER_DEAD,
+			.boot = node->boot,
+			.since_us = node->up_us,
+			.weight = node->weight,
+			.n_vnodes = node->n_vnodes,
+			.n_keys = node->n_keys,
+			.node = i,
+			.is_self = i == f->self,
+		};
+	}
+}
+
+/* What gossip would add. */
+static void make_gossip(struct facts *f)
+{
+	static const char *const reasons[] = {"no key", "replayed"};
+
+	f->has_gossip = true;
+	f->gossip = (struct cluster_stats){
+		.seal = "sealed", .n_alive = 2, .n_dead = 1, .n_packets_in = 9};
+	f->gossip.cluster.byte[0] = 0xcd;
+	for (size_t i = 0; i < 2; i++) {
+		f->gossip.refused[i].reason = reasons[i];
+		f->gossip.refused[i].n = i + 4;
+	}
+	f->gossip.n_keys = 2;
+	f->gossip.keys = xcalloc(2, sizeof(f->gossip.keys[0]));
+	f->gossip.keys[0] = (struct cluster_key){0x1f, true, 0};
+	f->gossip.keys[1] = (struct cluster_key){0x2f, false, 3};
+}
+
 static void free_facts(struct facts *f)
 {
 	for (uint32_t i = 0; i < f->n_nodes; i++)
@@ -188,30 +232,68 @@ static void test_vnodes(void)
 	ok("vnodes is a table of all vnodes with their owners");
 }
 
-static void test_peer(void)
+static void peer_is(const struct peer *p, const char *want)
 {
-	struct facts f = make_facts(2);
 	struct text x = {0};
 
-	facts_peer(&f, 0, &x);
+	facts_peer(p, &x);
 	text_add(&x, "", 1);
-	const char *want = "id ab000000000000000000000000000000\n"
-			   "address 127.0.0.1:7400\nstate alive\nboot 5\n"
-			   "since 1795236297.123456\nweight 100\nvnodes 32\n"
-			   "keys 3\nversion 1.2.3\nrole voter\n";
-	check(strcmp(x.base, want) == 0, "%s", x.base);
-
-	x.len = 0;
-	((struct ring_node *)(uintptr_t)f.nodes[1])->up = false;
-	f.status.n_voters = 1;
-	facts_peer(&f, 1, &x);
-	text_add(&x, "", 1);
-	want = "id ab000000000000000000000000000001\nstate dead\nboot 5\n"
-	       "since 1795236297.123456\nweight 100\nvnodes 32\nkeys 4\n";
 	check(strcmp(x.base, want) == 0, "%s", x.base);
 	text_finish(&x);
-	free_facts(&f);
+}
+
+static void test_peer(void)
+{
+	struct peer p = {.id = {{0xab}},
+			 .state = PEER_SUSPECT,
+			 .address = "127.0.0.1:7400",
+			 .incarnation = UINT64_C(5) << 32 | 1,
+			 .boot = 5,
+			 .since_us = 1795236297123456,
+			 .rtt_us = 150,
+			 .weight = 100,
+			 .n_vnodes = 32,
+			 .n_keys = 3,
+			 .version = "1.2.3",
+			 .role = "voter",
+			 .accuser = "n3",
+			 .node = RING_NONE};
+
+	peer_is(&p, "id ab000000000000000000000000000000\n"
+		    "address 127.0.0.1:7400\nstate suspect\n"
+		    "incarnation 21474836481\nboot 5\n"
+		    "since 1795236297.123456\nweight 100\nvnodes 32\n"
+		    "keys 3\nrtt_us 150\nversion 1.2.3\nrole voter\n"
+		    "suspected_by n3\n");
+	p = (struct peer){.id = {{0xab}},
+			  .state = PEER_DEAD,
+			  .boot = 5,
+			  .since_us = 1795236297123456,
+			  .weight = PEER_UNKNOWN,
+			  .n_vnodes = PEER_UNKNOWN,
+			  .n_keys = PEER_UNKNOWN};
+	peer_is(&p, "id ab000000000000000000000000000000\nstate dead\n"
+		    "boot 5\nsince 1795236297.123456\n");
+	p.weight = 0;
+	strcpy(p.version, "1\nstate alive");
+	strcpy(p.accuser, "\xff");
+	peer_is(&p, "id ab000000000000000000000000000000\nstate dead\n"
+		    "boot 5\nsince 1795236297.123456\nweight 0\n"
+		    "version 1%0Astate%20alive\nsuspected_by %FF\n");
 	ok("a peer's facts are those that are known, and no others");
+}
+
+static void test_keyring(void)
+{
+	struct facts f = make_facts(1);
+
+	is(&f, "quorum", "voters 1\nstandbys 0\nneeded 1\n");
+	f.expect = 3;
+	is(&f, "quorum", "voters 1\nstandbys 0\nneeded 1\nexpect 3\n");
+	make_gossip(&f);
+	is(&f, "keyring", "000000000000001f used 0\n000000000000002f held 3\n");
+	free_facts(&f);
+	ok("keyring is ids, which one is used, and how many lack each");
 }
 
 static void test_names(void)
@@ -329,6 +411,10 @@ static void test_json(void)
 
 	rename_node(&f, 1, "\xff");
 	f.mountpoint = "/srv/\xfe";
+	make_peers(&f);
+	f.peers[1].node = RING_NONE;
+	f.peers[1].n_keys = PEER_UNKNOWN;
+	make_gossip(&f);
 	json_t *o = document(&f);
 	check_int(json_integer_value(json_object_get(o, "pid")), 4711);
 	check(strcmp(word(o, "name"), "node0") == 0, "%s", word(o, "name"));
@@ -345,6 +431,28 @@ static void test_json(void)
 	check(strcmp(word(node, "name"), "%FF") == 0, "%s", word(node, "name"));
 	check(json_is_true(json_object_get(node, "name_encoded")), "flag");
 	check(json_is_false(json_object_get(node, "self")), "self");
+	check(json_is_false(json_object_get(node, "placed")), "placed");
+	check(json_object_get(node, "keys") == NULL, "keys");
+	node = json_array_get(nodes, 0);
+	check(json_is_true(json_object_get(node, "self")), "self");
+	check(json_is_true(json_object_get(node, "placed")), "placed");
+	check_int(json_integer_value(json_object_get(node, "keys")), 3);
+	check(strcmp(word(o, "cluster"), "cd000000000000000000000000000000") ==
+		      0,
+	      "%s", word(o, "cluster"));
+	json_t *keyring = json_object_get(o, "keyring");
+	check_int(json_array_size(keyring), 2);
+	check(strcmp(word(json_array_get(keyring, 1), "id"),
+		     "000000000000002f") == 0,
+	      "id");
+	check_int(json_integer_value(
+			  json_object_get(json_array_get(keyring, 1), "lack")),
+		  3);
+	json_t *gossip = json_object_get(o, "gossip");
+	check_int(json_integer_value(json_object_get(gossip, "dead")), 1);
+	check_int(json_integer_value(json_object_get(
+			  json_object_get(gossip, "refused"), "replayed")),
+		  5);
 	check_int(json_integer_value(json_object_get(o, "recovering")), 2);
 	check_int(json_integer_value(json_object_get(
 			  json_object_get(o, "herald"), "announced")),
@@ -470,6 +578,9 @@ static void test_metrics(void)
 
 	rename_node(&f, 1, "a\"b\\c\nd");
 	rename_node(&f, 2, "a\"b\\c");
+	make_peers(&f);
+	f.peers[1].weight = PEER_UNKNOWN;
+	make_gossip(&f);
 	char *text = render(&f, "metrics.prom");
 	check(read_metrics(text) > 30, "few families");
 	check(strstr(text, "\nringfs_keys 7\n"), "keys");
@@ -477,6 +588,14 @@ static void test_metrics(void)
 	      "node");
 	check(strstr(text, "{node=\"a\\\"b\\\\c\"} "), "%s", text);
 	check(strstr(text, "{node=\"a\\\"b\\\\c%0Ad\"} "), "%s", text);
+	check(strstr(text, "ringfs_node_weight{node=\"node0\"} 100\n"),
+	      "weight");
+	check(!strstr(text, "ringfs_node_weight{node=\"a\\\"b\\\\c%0Ad"),
+	      "a weight that nobody knows");
+	check(strstr(text, "\nringfs_members{state=\"dead\"} 1\n"), "dead");
+	check(strstr(text, "{reason=\"no key\"} 4\n"), "refused");
+	check(strstr(text, "{key=\"000000000000002f\",used=\"0\"} 3\n"),
+	      "keyring");
 	free(text);
 	free_facts(&f);
 	f = make_facts(0);
@@ -586,6 +705,7 @@ int main(void)
 	test_health();
 	test_vnodes();
 	test_peer();
+	test_keyring();
 	test_names();
 	test_count();
 	test_json();

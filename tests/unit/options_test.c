@@ -79,12 +79,18 @@ static void defaults(void)
 	check(!o.foreground && !o.allow_other && !o.has_group, "flags");
 	check_int(o.weight, 100);
 	check_int(o.op_timeout_ms, 2000);
-	check_int(o.settings.vnodes, 4096);
-	check_int(o.settings.claims, RING_CLAIMS_OWNER);
-	check_int(o.settings.lease_ms, 1500);
-	check_int(o.settings.calm_ms, 500);
-	check_int(o.settings.max_attempts, 5);
-	check_int(o.settings.handover_timeout_ms, 0);
+	check_int(o.settings.vnodes, RING_UNSET);
+	check_int(o.settings.claims, RING_UNSET);
+	check_int(o.settings.lease_ms, RING_UNSET);
+	check_int(o.settings.calm_ms, RING_UNSET);
+	check_int(o.settings.max_attempts, RING_UNSET);
+	check_int(o.settings.handover_timeout_ms, RING_UNSET);
+	check(o.advertise == NULL && o.n_joins == 0 && o.key_file == NULL,
+	      "cluster");
+	check_int(o.seal, OPTIONS_SEALED);
+	check_int(o.preset, OPTIONS_LAN);
+	check_int(o.expect, 1);
+	check(!o.is_new && !o.is_client, "new, client");
 	check_int(o.log_level, LOG_LEVEL_INFO);
 	check(!o.log_json, "json");
 	ok("what is not given has the documented default");
@@ -150,6 +156,63 @@ static void every_option(void)
 	ok("the last of a repeated option wins; paths become absolute");
 }
 
+static void cluster(void)
+{
+	char path[PATH_MAX];
+
+	check_int(PARSE("--join", "10.0.0.1:7400", "--join=[fd00::1]:1",
+			"--join", "host.example:65535", "--advertise",
+			"ring.example:7401", "--key-file=key", "mnt"),
+		  0);
+	check_int(o.n_joins, 3);
+	check_str(o.joins[0], "10.0.0.1:7400");
+	check_str(o.joins[1], "[fd00::1]:1");
+	check_str(o.joins[2], "host.example:65535");
+	check_str(o.advertise, "ring.example:7401");
+	snprintf(path, sizeof(path), "%s/key", folder);
+	check_str(o.key_file, path);
+	check_int(PARSE("-o", "join=a:1,join=b:2", "mnt"), 0);
+	check_int(o.n_joins, 2);
+	check_str(o.joins[1], "b:2");
+	check_int(PARSE("-o", "join=a:1,join=b:2", "--join", "c:3", "mnt"), 0);
+	check_int(o.n_joins, 1);
+	check_str(o.joins[0], "c:3");
+	write_file("conf", "join = a:1\njoin = b:2 c:3\ninsecure = both\n"
+			   "new = no\nclient = yes\n");
+	check_int(PARSE("--config", "conf", "mnt"), 0);
+	check_int(o.n_joins, 3);
+	check_str(o.joins[2], "c:3");
+	check_int(o.seal, OPTIONS_SEALED_AND_CLEAR);
+	check(o.is_client && !o.is_new && o.weight == 0, "a client");
+	ok("--join may be repeated; those of one place count together");
+
+	check_int(PARSE("--insecure", "mnt"), 0);
+	check_int(o.seal, OPTIONS_CLEAR);
+	check_int(PARSE("--insecure=both", "mnt"), 0);
+	check_int(o.seal, OPTIONS_SEALED_AND_CLEAR);
+	check_int(PARSE("-o", "insecure", "mnt"), 0);
+	check_int(o.seal, OPTIONS_CLEAR);
+	check_int(PARSE("-o", "insecure=no", "mnt"), 0);
+	check_int(o.seal, OPTIONS_SEALED);
+	check_int(PARSE("--preset=wan", "--expect=65535", "--new", "mnt"), 0);
+	check_int(o.preset, OPTIONS_WAN);
+	check_int(o.expect, 65535);
+	check(o.is_new, "new");
+	check_int(PARSE("--preset=local", "--client", "mnt"), 0);
+	check_int(o.preset, OPTIONS_LOCAL);
+	check(o.is_client && o.weight == 0, "a client has no weight");
+	check_int(PARSE("--client", "--weight=0", "mnt"), 0);
+	ok("the options of a cluster reach their places");
+
+	check_int(PARSE("--new", "--join=a:1", "mnt"), 64);
+	check_said("ringfs: mount: --new and --join contradict each other: "
+		   "start a cluster or join one\n" TRY);
+	check_int(PARSE("--client", "--weight=1", "mnt"), 64);
+	check_said("ringfs: mount: --client and --weight contradict each "
+		   "other: a client owns nothing\n" TRY);
+	ok("what contradicts each other is refused");
+}
+
 static void ranges(void)
 {
 	static const struct {
@@ -193,6 +256,21 @@ static void ranges(void)
 		{"--name=a b",
 		 "--name a b: must not have spaces or control characters"},
 		{"--state=", "--state : must not be empty"},
+		{"--join=a:0", "--join a:0: the port must be 1 to 65535"},
+		{"--join=a",
+		 "--join a: 'a' is not ADDR:PORT or [IPv6]:PORT: there is no "
+		 "colon"},
+		{"--join=a:1 b",
+		 "--join a:1 b: 'b' is not ADDR:PORT or [IPv6]:PORT: there is "
+		 "no colon"},
+		{"--advertise=a:0",
+		 "--advertise a:0: the port must be 1 to 65535"},
+		{"--key-file=", "--key-file : must not be empty"},
+		{"--insecure=maybe",
+		 "--insecure maybe: must be no, both or yes"},
+		{"--preset=moon", "--preset moon: must be lan, local or wan"},
+		{"--expect=0", "--expect 0: must be 1 to 65535"},
+		{"--expect=65536", "--expect 65536: must be 1 to 65535"},
 		{"--bind=7400",
 		 "--bind 7400: '7400' is not ADDR:PORT or [IPv6]:PORT: there "
 		 "is no colon"},
@@ -355,6 +433,7 @@ int main(void)
 	setenv("XDG_STATE_HOME", xdg, 1);
 	defaults();
 	every_option();
+	cluster();
 	ranges();
 	usage();
 	mount_options();

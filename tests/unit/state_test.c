@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "tests/unit/check.h"
 
@@ -90,18 +91,22 @@ static bool exists(const char *name)
 static void remove_state(void)
 {
 	static const char *const names[] = {"lock",	    "identity", "boot",
-					    "identity.new", "boot.new", "wal"};
+					    "identity.new", "boot.new", "wal",
+					    "key"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		unlink(path_of(names[i]));
 	rmdir(path_of("store"));
+	rmdir(path_of("gossip"));
 	rmdir(dir);
 }
+
+static struct state_wish wish; /* of the next open */
 
 static int open_state(struct state *s)
 {
 	errmsg[0] = calls[0] = '\0';
-	int rc = state_open(dir, s, errmsg);
+	int rc = state_open(dir, &wish, s, errmsg);
 	check(rc <= 0, "%d", rc);
 	check((rc == 0) == (errmsg[0] == '\0'), "'%s'", errmsg);
 	return rc;
@@ -195,7 +200,7 @@ static void locked(void)
 	pid_t child = fork();
 	if (child == 0) {
 		char ignored[RING_ERRMSG_SIZE];
-		if (state_open(dir, &other, ignored) != 0 ||
+		if (state_open(dir, &wish, &other, ignored) != 0 ||
 		    write(pipes[0][1], "", 1) != 1 ||
 		    read(pipes[1][0], &byte, 1) != 1)
 			_exit(1);
@@ -318,6 +323,119 @@ static void missing(void)
 	ok("a file that is missing beside others is not made anew");
 }
 
+static void counted_out(void)
+{
+	struct state s;
+
+	check_int(open_state(&s), 0);
+	state_close(&s);
+	/* 2^32 - 1 starts; the check is XXH3_64bits of the line before. */
+	char text[64] = "boot 4294967295\n";
+	size_t n = strlen(text);
+	n += (size_t)snprintf(text + n, sizeof(text) - n, "check %016llx\n",
+			      (unsigned long long)XXH3_64bits(text, n));
+	write_file("boot", text, n);
+	check_int(open_state(&s), -EUCLEAN);
+	remove_state();
+	ok("a count that no packet can carry is refused, not wrapped");
+}
+
+static void founding(void)
+{
+	struct state s;
+
+	wish = (struct state_wish){0};
+	check_int(open_state(&s), 0);
+	check(s.is_founder && state_has_cluster(&s) && !s.has_gossip, "first");
+	state_close(&s);
+	check(mkdir(path_of("gossip"), 0700) == 0, "gossip");
+	check_int(open_state(&s), 0);
+	check(!s.is_founder && s.has_gossip, "second");
+	state_close(&s);
+	unlink(path_of("identity"));
+	unlink(path_of("boot"));
+	check_int(open_state(&s), -EUCLEAN);
+	check_said("identity' is missing, but there is 'gossip'");
+	remove_state();
+	ok("who neither joins nor has a state makes a cluster, once");
+
+	mkdir(dir, 0700);
+	write_file("key", "", 0);
+	check_int(open_state(&s), -EINVAL);
+	check_said("/state/key', but no state: join its cluster with --join "
+		   "ADDR:PORT, or start another one with --new");
+	check(!exists("identity") && !exists("boot"), "made nevertheless");
+	wish.is_new = true;
+	check_int(open_state(&s), 0);
+	check(s.is_founder, "founder");
+	state_close(&s);
+	wish.is_new = false;
+	check_int(open_state(&s), 0); /* with a state a key is no question */
+	state_close(&s);
+	remove_state();
+	wish.key_file = "/else/where";
+	check_int(open_state(&s), -EINVAL);
+	check_said("'/else/where', but no state");
+	wish.is_new = true;
+	check_int(open_state(&s), 0);
+	state_close(&s);
+	remove_state();
+	wish = (struct state_wish){0};
+	ok("holes 22: a wiped node with a key starts nothing, but with --new");
+}
+
+static void joining(void)
+{
+	struct ring_id node, cluster = {{1, 2, 3}};
+	struct state s;
+
+	wish = (struct state_wish){.joins = true, .key_file = "/a/key"};
+	check_int(open_state(&s), 0);
+	check(!state_has_cluster(&s) && !s.is_founder, "has a cluster");
+	node = s.node;
+	state_close(&s);
+	wish = (struct state_wish){0};
+	check_int(open_state(&s), -EINVAL);
+	check_said("has joined no cluster yet; use --join ADDR:PORT");
+	wish.joins = true;
+	check_int(open_state(&s), 0);
+	check(!state_has_cluster(&s), "has a cluster");
+	calls[0] = '\0';
+	check_int(state_join(&s, &cluster, errmsg), 0);
+	check(strcmp(calls, "sync identity.new, to identity, sync state, ") ==
+		      0,
+	      "%s", calls);
+	check(state_has_cluster(&s), "no cluster");
+	state_close(&s);
+	wish = (struct state_wish){0};
+	check_int(open_state(&s), 0);
+	check(memcmp(&s.cluster, &cluster, sizeof(cluster)) == 0, "cluster");
+	check(memcmp(&s.node, &node, sizeof(node)) == 0, "another node");
+	check(!s.is_founder, "founder");
+	state_close(&s);
+	remove_state();
+	ok("a joiner's cluster is on disk when state_join() has come back");
+
+	wish = (struct state_wish){.joins = true};
+	check_int(open_state(&s), 0);
+	fail_sync = ENOSPC;
+	check_int(state_join(&s, &cluster, errmsg), -ENOSPC);
+	fail_sync = 0;
+	state_close(&s);
+	check_int(open_state(&s), 0);
+	check(!state_has_cluster(&s), "has a cluster");
+	state_close(&s);
+	wish = (struct state_wish){.is_new = true};
+	check_int(open_state(&s), 0);
+	check(s.is_founder && state_has_cluster(&s), "founder");
+	state_close(&s);
+	wish = (struct state_wish){0};
+	check_int(open_state(&s), 0);
+	state_close(&s);
+	remove_state();
+	ok("who never came to join may join, or start anew, later");
+}
+
 static void no_directory(void)
 {
 	char saved[sizeof(dir)];
@@ -402,6 +520,9 @@ int main(int argc, char **argv)
 	locked();
 	damaged(seed);
 	missing();
+	counted_out();
+	founding();
+	joining();
 	no_directory();
 	forbidden();
 	check(rmdir(folder) == 0, "%s: %d", folder, errno);

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/dir_ctl_nodes.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "fs/cluster.h"
+#include "fs/dir_status.h"
+#include "fs/tree_impl.h"
+
+static int join(struct tree *t, const char *argument)
+{
+	return cluster_join(t->cluster, argument);
+}
+
+/* The node stops when the others were told. */
+static int leave(struct tree *t, const char *argument)
+{
+	if (argument[0] != '\0')
+		return -EINVAL;
+	cluster_leave(t->cluster);
+	return 0;
+}
+
+static int forget(struct tree *t, const char *argument)
+{
+	return dir_peers_forget(t, argument, false);
+}
+
+static int key_add(struct tree *t, const char *argument)
+{
+	return cluster_key_add(t->cluster,
+			       argument[0] == '\0' ? NULL : argument);
+}
+
+/* 16 hex digits. 0 or -EINVAL. */
+static int parse_id(const char *s, uint64_t *out)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	*out = 0;
+	if (strlen(s) != 16)
+		return -EINVAL;
+	for (; *s != '\0'; s++) {
+		const char *digit = strchr(digits, *s);
+
+		if (digit == NULL)
+			return -EINVAL;
+		*out = *out << 4 | (uint64_t)(digit - digits);
+	}
+	return 0;
+}
+
+static int key_use(struct tree *t, const char *argument)
+{
+	uint64_t id;
+	int rc = parse_id(argument, &id);
+
+	return rc == 0 ? cluster_key_use(t->cluster, id) : rc;
+}
+
+static int key_remove(struct tree *t, const char *argument)
+{
+	uint64_t id;
+	int rc = parse_id(argument, &id);
+
+	return rc == 0 ? cluster_key_remove(t->cluster, id) : rc;
+}
+
+int dir_ctl_admin(const struct call *c, const char *verb, const char *argument,
+		  size_t len)
+{
+	static const struct {
+		const char *verb;
+		int (*run)(struct tree *t, const char *argument);
+	} verbs[] = {
+		{"join", join},	      {"leave", leave},
+		{"forget", forget},   {"key-add", key_add},
+		{"key-use", key_use}, {"key-remove", key_remove},
+	};
+	struct tree *t = c->tree;
+	size_t i = 0;
+	int rc = call_may_administer(c);
+
+	if (rc != 0)
+		return rc;
+	if (t->cluster == NULL || strlen(argument) != len)
+		return -EINVAL;
+	while (strcmp(verbs[i].verb, verb) != 0) {
+		i++;
+		assert(i < sizeof(verbs) / sizeof(verbs[0]));
+	}
+	return verbs[i].run(t, argument);
+}
