@@ -2,6 +2,7 @@
 #include "ring/disk.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -64,6 +65,15 @@ static void do_batch(struct disk *d, struct queue *batch)
 			job->rc = rc;
 }
 
+static void finish_batch(struct disk *d, struct queue *batch)
+{
+	pthread_mutex_lock(&d->lock);
+	queue_append(&d->finished, batch);
+	if (!d->left_behind) /* with the lock: not after it is */
+		d->config.wake(d->config.wake_data);
+	pthread_mutex_unlock(&d->lock);
+}
+
 static void *worker(void *arg)
 {
 	struct disk *d = arg;
@@ -71,13 +81,23 @@ static void *worker(void *arg)
 
 	while (next_batch(d, &batch)) {
 		do_batch(d, &batch);
-		pthread_mutex_lock(&d->lock);
-		queue_append(&d->finished, &batch);
-		if (!d->left_behind) /* with the lock: not after it is */
-			d->config.wake(d->config.wake_data);
-		pthread_mutex_unlock(&d->lock);
+		finish_batch(d, &batch);
 	}
 	return NULL;
+}
+
+bool disk_step(struct disk *d)
+{
+	struct queue batch;
+
+	assert(d->config.inline_jobs);
+	queue_init(&batch);
+	queue_append(&batch, &d->todo);
+	if (batch.head == NULL)
+		return false;
+	do_batch(d, &batch);
+	finish_batch(d, &batch);
+	return true;
 }
 
 struct disk *disk_create(const struct disk_config *config)
@@ -89,6 +109,8 @@ struct disk *disk_create(const struct disk_config *config)
 	pthread_cond_init(&d->posted, NULL);
 	queue_init(&d->todo);
 	queue_init(&d->finished);
+	if (config->inline_jobs)
+		return d;
 	if (pthread_create(&d->thread, NULL, worker, d) != 0)
 		mem_check(
 			NULL); /* no thread to be had is no memory to be had */
@@ -128,22 +150,49 @@ bool disk_is_closing(const struct disk *d)
 	return d->closing;
 }
 
+static void release(struct disk *d)
+{
+	pthread_cond_destroy(&d->posted);
+	pthread_mutex_destroy(&d->lock);
+	free(d);
+}
+
+void disk_abandon(struct disk *d)
+{
+	assert(d->config.inline_jobs);
+	d->closing = true;
+	queue_append(&d->finished, &d->todo);
+	for (struct disk_job *job = d->finished.head; job; job = job->next)
+		job->rc = -ECANCELED;
+	disk_take(d);
+	release(d);
+}
+
+/* False: it is stuck, and left behind. */
+static bool end_worker(struct disk *d, const struct timespec *until)
+{
+	if (d->config.inline_jobs)
+		return true;
+	if (pthread_timedjoin_np(d->thread, NULL, until) == 0)
+		return true;
+	pthread_mutex_lock(&d->lock);
+	d->left_behind = true;
+	pthread_mutex_unlock(&d->lock);
+	pthread_detach(d->thread);
+	return false;
+}
+
 bool disk_destroy(struct disk *d, const struct timespec *until)
 {
 	pthread_mutex_lock(&d->lock);
 	d->closing = true;
 	pthread_cond_signal(&d->posted);
 	pthread_mutex_unlock(&d->lock);
-	if (pthread_timedjoin_np(d->thread, NULL, until) != 0) {
-		pthread_mutex_lock(&d->lock);
-		d->left_behind = true;
-		pthread_mutex_unlock(&d->lock);
-		pthread_detach(d->thread);
+	if (d->config.inline_jobs)
+		disk_step(d);
+	if (!end_worker(d, until))
 		return false;
-	}
 	disk_take(d);
-	pthread_cond_destroy(&d->posted);
-	pthread_mutex_destroy(&d->lock);
-	free(d);
+	release(d);
 	return true;
 }

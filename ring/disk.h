@@ -10,7 +10,12 @@
  * which holds the loop for 14 us instead).
  *
  * The workers of a group have a descriptor table of their own: what one opens,
- * one of them closes. */
+ * one of them closes.
+ *
+ * With inline_jobs there is no thread: disk_step() does what a worker would do,
+ * when the caller says so, in the caller's thread and time. A simulator then
+ * decides how long the disk takes, and what was posted when the power failed
+ * (disk_abandon) is as lost as it is there. */
 #ifndef RING_DISK_H
 #define RING_DISK_H
 
@@ -33,6 +38,7 @@ struct disk_config {
 	int (*flush)(void *data); /* thread: worker; NULL: none */
 	void (*wake)(void *data); /* thread: worker; call disk_take() soon */
 	void *flush_data, *wake_data;
+	bool inline_jobs; /* no thread: disk_step() */
 };
 
 struct disk *disk_create(const struct disk_config *config);
@@ -41,6 +47,14 @@ void disk_post(struct disk *d, struct disk_job *job);
 
 /* Run done() of every job that is finished. Thread: loop. */
 void disk_take(struct disk *d);
+
+/* With inline_jobs: do the jobs posted so far, as one batch. False: none
+ * was. */
+bool disk_step(struct disk *d);
+
+/* With inline_jobs: as when the machine stops. No job that is left is done:
+ * their done() is called with -ECANCELED, and d is gone. */
+void disk_abandon(struct disk *d);
 
 /* Is the worker asked to end? For work() that waits for something: give up.
  * Thread: any. */

@@ -6,7 +6,8 @@
  *
  *   SETTINGS  1 u8 | cluster 16 | vnodes u32 | claims u8 | lease_ms u32
  *             | calm_ms u32 | max_attempts u32 | handover_timeout_ms u32
- *   UP        2 u8 | node 16 | life 16 | boot u64 | weight u32 | name
+ *   UP        2 u8 | node 16 | life 16 | boot u64 | weight u32
+ *             | grace_ms u32 | host 32 | name
  *   DOWN      3 u8 | node 16 | boot u64 | epoch u64 | reason u8
  *   REQUEST   4 u8 | node 16 | boot u64 | epoch u64 | seq u64 | floor u64
  *             | n_ops u32 | n_ops operations
@@ -27,6 +28,7 @@
 
 #define ENTRY_VERSION 1
 #define WEIGHT_MAX    10000
+#define GRACE_MAX     3600000
 
 static void put_name(struct buf *b, const char *name)
 {
@@ -95,6 +97,8 @@ void keyset_put_up(struct buf *b, const struct keyset_up *up)
 	put_id(b, &up->life);
 	buf_u64(b, up->boot);
 	buf_u32(b, up->weight);
+	buf_u32(b, up->grace_ms);
+	buf_put(b, up->host, sizeof(up->host));
 	put_name(b, up->name);
 }
 
@@ -163,8 +167,10 @@ static void get_up(struct reader *r, struct item *item)
 	get_id(r, &item->life);
 	item->origin.boot = reader_u64(r);
 	item->weight = reader_u32(r);
+	item->grace_ms = reader_u32(r);
+	item->host = reader_bytes(r, RING_HOST_SIZE);
 	item->name = get_name(r, &item->name_len);
-	expect(r, item->weight <= WEIGHT_MAX);
+	expect(r, item->weight <= WEIGHT_MAX && item->grace_ms <= GRACE_MAX);
 }
 
 static void get_down(struct reader *r, struct item *item)

@@ -10,17 +10,17 @@
 
 #include "ring/mem.h"
 
-/* Settings of the library: election 300 ms as measured for the best fail-over
- * without false alarms, own tick, heartbeat 1 ms so that a tick always sends. */
-#define ELECTION_MS   300
-#define HEARTBEAT_MS  1
-#define TICK_MS	      30
-#define TICK_ALONE_MS 250 /* nobody waits for a heartbeat of a sole voter */
-#define MAX_INFLIGHT  256
+#define MAX_INFLIGHT	256
+#define CATCH_UP_ROUNDS 100
+#define CATCH_UP_MS	10000
+#define INSTALL_MS	10000 /* then asked for again; a copy goes on */
 
 #define CLOSE_SECONDS	5 /* for a disk that hangs */
 #define STORE_MAP_BYTES ((size_t)1 << 30)
 #define ROOM_LOW	65536u /* below it, without a spare segment, we are full */
+#define WAY_OUT                                                                \
+	"restore the state directory, or remove it and join again as a new "   \
+	"node"
 
 __attribute__((format(printf, 3, 4))) void group_say(struct group *g, int level,
 						     const char *format, ...)
@@ -96,15 +96,9 @@ int group_apply(struct raft_fsm *fsm, const struct raft_buffer *b,
 }
 /* ---- Opening ---- */
 
-static void address_of(const struct ring_id *id, char out[33])
-{
-	for (int i = 0; i < 16; i++)
-		snprintf(out + 2 * i, 3, "%02x", id->byte[i]);
-}
-
 static int open_wal(struct group *g, bool create, char *errmsg)
 {
-	struct wal_config config = {.dir = g->config.dir,
+	struct wal_config config = {.dir = g->dir,
 				    .cluster = g->config.cluster,
 				    .node = g->config.node,
 				    .segment_bytes = WAL_SEGMENT_BYTES};
@@ -122,7 +116,7 @@ static int start_server(struct group *g, char *errmsg)
 {
 	char address[33];
 
-	address_of(&g->config.node, address);
+	group_address(&g->config.node, address);
 	group_io_set(g);
 	int rc = raft_init(&g->raft, &g->io, &g->fsm, g->found.server, address);
 
@@ -135,9 +129,12 @@ static int start_server(struct group *g, char *errmsg)
 	raft_set_heartbeat_timeout(&g->raft, HEARTBEAT_MS);
 	raft_set_max_inflight_entries(&g->raft, MAX_INFLIGHT);
 	raft_set_pre_vote(&g->raft, true);
+	raft_set_max_catch_up_rounds(&g->raft, CATCH_UP_ROUNDS);
+	raft_set_max_catch_up_round_duration(&g->raft, CATCH_UP_MS);
+	raft_set_install_snapshot_timeout(&g->raft, INSTALL_MS);
 	raft_set_capacity_threshold(&g->raft, 0);
-	raft_set_snapshot_threshold(&g->raft, SNAPSHOT_ENTRIES);
-	raft_set_snapshot_trailing(&g->raft, TRAILING_ENTRIES);
+	raft_set_snapshot_threshold(&g->raft, g->config.snapshot_entries);
+	raft_set_snapshot_trailing(&g->raft, g->config.trailing_entries);
 	return 0;
 }
 
@@ -147,7 +144,7 @@ static int bootstrap(struct group *g, char *errmsg)
 	struct raft_configuration conf;
 	char address[33];
 
-	address_of(&g->config.node, address);
+	group_address(&g->config.node, address);
 	raft_configuration_init(&conf);
 	int rc = raft_configuration_add(&conf, g->found.server, address,
 					RAFT_VOTER);
@@ -166,52 +163,91 @@ static int bootstrap(struct group *g, char *errmsg)
 	return rc == RAFT_NOSPACE ? -ENOSPC : -EIO;
 }
 
+/* The store was put in place by a copy, but the log not yet begun behind it. */
+static int begin_behind(struct group *g, uint64_t index, char *errmsg)
+{
+	int rc = wal_restart(g->wal, index + 1);
+
+	if (rc == 0) { /* read back what was written */
+		wal_close(g->wal);
+		g->wal = NULL;
+		wal_found_finish(&g->found);
+		return open_wal(g, false, errmsg);
+	}
+	snprintf(errmsg, RING_ERRMSG_SIZE, "%s/wal: cannot be written: %s",
+		 g->dir, strerror(-rc));
+	return rc;
+}
+
 /* Do log and store meet? */
-static int check_gap(const struct group *g, char *errmsg)
+static int check_gap(struct group *g, char *errmsg)
 {
 	struct raft_snapshot s = {0};
 	const struct wal_found *f = &g->found;
+	bool replaced = false;
 
 	if (g->meta.snapshot.len > 0) {
-		if (group_io_snapshot(&g->meta.snapshot, &s) != 0) {
+		if (group_io_snapshot(&g->meta.snapshot, &s, &replaced) != 0) {
 			snprintf(errmsg, RING_ERRMSG_SIZE,
 				 "%s/store: its snapshot record is not "
-				 "understood",
-				 g->config.dir);
+				 "understood; " WAY_OUT,
+				 g->dir);
 			return -EUCLEAN;
 		}
 		raft_configuration_close(&s.configuration);
 	}
 	uint64_t last = f->first + f->n_entries - 1;
 
-	if ((f->n_entries == 0 || f->first <= s.index + 1) && last >= s.index)
+	g->applied_at_snapshot = s.index;
+	if (replaced && f->first <= s.index)
+		return begin_behind(g, s.index, errmsg);
+	if (f->first <= s.index + 1 && last >= s.index)
 		return 0;
 	snprintf(errmsg, RING_ERRMSG_SIZE,
 		 "%s: the log has entries %" PRIu64 " to %" PRIu64
 		 ", the store is as of entry %" PRIu64 ": entries are missing "
-		 "between them. Restore the state, or remove it and start anew",
-		 g->config.dir, f->first, last, (uint64_t)s.index);
+		 "between them; " WAY_OUT,
+		 g->dir, f->first, last, (uint64_t)s.index);
 	return -EUCLEAN;
 }
 
-static int load_store(struct group *g, char *errmsg)
+static int load_machine(struct group *g, char *errmsg)
 {
 	const struct group_config *c = &g->config;
-	int rc = store_open(c->dir, STORE_MAP_BYTES, &g->store, errmsg);
+	int rc = store_load(g->store, c->load_key, c->data, &g->meta.meta,
+			    &g->meta.snapshot, errmsg);
 
-	if (rc == 0)
-		rc = store_load(g->store, c->load_key, c->data, &g->meta.meta,
-				&g->meta.snapshot, errmsg);
 	if (rc == 0 && g->meta.meta.len > 0)
 		rc = c->load_meta(c->data, g->meta.meta.base, g->meta.meta.len);
+	free(g->meta.meta.base);
+	g->meta.meta = (struct buf){0};
 	if (rc == -EBADMSG) {
 		snprintf(errmsg, RING_ERRMSG_SIZE,
 			 "%s/store: a record is not understood, or the records "
-			 "do not add up",
-			 c->dir);
+			 "do not add up; " WAY_OUT,
+			 g->dir);
 		rc = -EUCLEAN;
 	}
 	return rc;
+}
+
+int group_reload(struct group *g, char *errmsg)
+{
+	free(g->meta.snapshot.base);
+	g->meta.snapshot = (struct buf){0};
+	g->config.reset(g->config.data);
+	return load_machine(g, errmsg);
+}
+
+/* A new log that is to be filled by others: what the store has belongs to one
+ * that is lost. */
+static int load_store(struct group *g, char *errmsg)
+{
+	if (g->found.created && g->config.join && !g->config.create)
+		store_remove(g->dir);
+	int rc = store_open(g->dir, STORE_MAP_BYTES, &g->store, errmsg);
+
+	return rc == 0 ? load_machine(g, errmsg) : rc;
 }
 
 /* Give the first command of the log to the caller before all else. */
@@ -248,18 +284,22 @@ static void start_workers(struct group *g)
 				  .flush = flush_log,
 				  .flush_data = g,
 				  .wake = g->config.wake,
-				  .wake_data = g->config.data};
+				  .wake_data = g->config.data,
+				  .inline_jobs = g->config.inline_jobs};
 	struct disk_config store = {.name = "ringfs-store",
 				    .wake = g->config.wake,
-				    .wake_data = g->config.data};
+				    .wake_data = g->config.data,
+				    .inline_jobs = g->config.inline_jobs};
 
 	g->log_disk = disk_create(&log);
 	g->store_disk = disk_create(&store);
-	/* A worker that hangs in a dead disk survives SIGKILL, and what is in its
-	 * descriptor table stays open: so the loop has another from here on. If
-	 * the mount's device were in it, callers would hang as well. */
-	if (unshare(CLONE_FILES) == 0)
+	/* A worker that hangs in a dead disk survives SIGKILL, and what is in
+	 * its descriptor table stays open: so the loop has another from here on.
+	 * If the mount's device were in it, callers would hang as well. */
+	if (!g->config.inline_jobs && unshare(CLONE_FILES) == 0) {
 		wal_leave(g->wal);
+		store_leave(g->store);
+	}
 }
 
 static int close_store_work(struct disk_job *job)
@@ -314,10 +354,12 @@ static bool end_workers(struct group *g)
 
 static void release(struct group *g)
 {
+	group_net_finish(g);
 	wal_found_finish(&g->found);
 	store_batch_finish(&g->meta);
 	store_close(g->store);
 	wal_close(g->wal);
+	free(g->dir);
 	free(g);
 }
 
@@ -326,15 +368,31 @@ static void ignore_close(struct raft *raft)
 	(void)raft;
 }
 
-int group_open(const struct group_config *config, uint64_t now_ms,
-	       int (*peek)(void *data, const void *bytes, size_t len),
-	       struct group **out, char errmsg[RING_ERRMSG_SIZE])
+static struct group *group_create(const struct group_config *config,
+				  uint64_t now_ms)
 {
 	struct group *g = xcalloc(1, sizeof(*g));
 
 	g->config = *config;
+	g->dir = mem_check(strdup(config->dir));
+	g->config.dir = g->dir;
+	if (config->snapshot_entries == 0)
+		g->config.snapshot_entries = SNAPSHOT_ENTRIES;
+	if (config->trailing_entries == 0)
+		g->config.trailing_entries = TRAILING_ENTRIES;
 	g->now_ms = now_ms;
-	int rc = open_wal(g, config->create, errmsg);
+	g->appends_tail = &g->appends;
+	g->held_tail = &g->held;
+	g->leader_heard_ms = g->notice_at_ms = g->slow_since_ms = NEVER;
+	return g;
+}
+
+int group_open(const struct group_config *config, uint64_t now_ms,
+	       int (*peek)(void *data, const void *bytes, size_t len),
+	       struct group **out, char errmsg[RING_ERRMSG_SIZE])
+{
+	struct group *g = group_create(config, now_ms);
+	int rc = open_wal(g, config->create || config->join, errmsg);
 
 	if (rc != 0)
 		goto err_group;
@@ -353,6 +411,8 @@ int group_open(const struct group_config *config, uint64_t now_ms,
 		rc = peek_log(g, peek);
 	if (rc != 0)
 		goto err_server;
+	g->last_term = g->found.term;
+	g->last_vote = g->found.vote;
 	start_workers(g);
 	rc = raft_start(&g->raft);
 	if (rc != 0) {
@@ -362,7 +422,6 @@ int group_open(const struct group_config *config, uint64_t now_ms,
 		goto err_workers;
 	}
 	wal_found_finish(&g->found);
-	store_batch_finish(&g->meta);
 	*out = g;
 	return 0;
 
@@ -399,17 +458,34 @@ static void check_leader(struct group *g)
 
 	if (!leader) {
 		g->barrier_sent = g->confirmed = false;
+		group_net_deposed(g);
 	} else if (!g->barrier_sent) {
+		memset(&g->barrier, 0, sizeof(g->barrier));
 		g->barrier_sent =
 			raft_barrier(&g->raft, &g->barrier, NULL) == 0;
 	} else if (!g->confirmed &&
 		   raft_last_applied(&g->raft) >= g->barrier.index) {
 		g->confirmed = true;
 	}
-	if (g->confirmed != g->was_leader) {
-		g->was_leader = g->confirmed;
-		g->config.on_change(g->config.data);
-	}
+}
+
+/* Has anything changed that the caller is to hear of? */
+static void check_change(struct group *g)
+{
+	bool contact = group_in_contact(g);
+	const char *address;
+	raft_id leader = 0;
+
+	raft_leader(&g->raft, &leader, &address);
+	if (g->confirmed == g->was_leader && contact == g->was_in_contact &&
+	    leader == g->was_server &&
+	    raft_current_term(&g->raft) == g->was_term)
+		return;
+	g->was_leader = g->confirmed;
+	g->was_in_contact = contact;
+	g->was_server = leader;
+	g->was_term = raft_current_term(&g->raft);
+	g->config.on_change(g->config.data);
 }
 
 static bool is_full(const struct group *g)
@@ -432,17 +508,49 @@ static void check_full(struct group *g)
 	g->config.on_change(g->config.data);
 }
 
-/* After every entry into the library. */
-static void after(struct group *g)
+/* How many entries behind a snapshot stay in the log, and in memory: some, for
+ * those who are a little behind; all that a copy on its way will need. */
+static unsigned trailing(const struct group *g)
 {
+	struct raft *r = (struct raft *)&g->raft; /* read only */
+	uint64_t n = raft_last_applied(r) - g->applied_at_snapshot + 1;
+	uint64_t each = g->bytes_since_snapshot / n + 1;
+	uint64_t keep = TRAILING_BYTES / each;
+	uint64_t from = group_copy_index(g);
+
+	if (keep > g->config.trailing_entries)
+		keep = g->config.trailing_entries;
+	if (from != NEVER && raft_last_index(r) - from + 1 > keep)
+		keep = raft_last_index(r) - from + 1;
+	return keep > 0 ? (unsigned)keep : 1;
+}
+
+static void check_snapshot(struct group *g)
+{
+	if (g->bytes_since_snapshot > SNAPSHOT_BYTES)
+		raft_set_snapshot_threshold(&g->raft, 1);
+	if (!g->raft.legacy.snapshot_taking)
+		raft_set_snapshot_trailing(&g->raft, trailing(g));
+}
+
+void group_after(struct group *g)
+{
+	if (g->closing)
+		return;
 	forget_applied(g);
 	check_leader(g);
-	if (g->bytes_since_snapshot > SNAPSHOT_BYTES) {
-		raft_set_snapshot_threshold(&g->raft, 1);
-		raft_set_snapshot_trailing(&g->raft, 1);
-	}
+	group_install_try(g);
+	group_net_commit(g);
+	check_snapshot(g);
 	group_io_prepare(g);
 	check_full(g);
+	check_change(g);
+}
+
+void group_set_time(struct group *g, uint64_t now_ms)
+{
+	if (now_ms > g->now_ms)
+		g->now_ms = now_ms;
 }
 
 int group_propose(struct group *g, uint64_t now_ms, struct buf *b)
@@ -450,8 +558,8 @@ int group_propose(struct group *g, uint64_t now_ms, struct buf *b)
 	size_t len = b->len;
 	size_t padded = (len + ENTRY_HEADER + 7) / 8 * 8;
 
-	g->now_ms = now_ms;
-	if (!g->confirmed || g->failed || len > UINT32_MAX)
+	group_set_time(g, now_ms);
+	if (!g->confirmed || g->stalled || g->failed || len > UINT32_MAX)
 		return -EAGAIN;
 	struct buf e = {.base = mem_check(raft_malloc(padded)), .cap = padded};
 
@@ -479,55 +587,73 @@ int group_propose(struct group *g, uint64_t now_ms, struct buf *b)
 
 void group_wake(struct group *g, uint64_t now_ms)
 {
-	g->now_ms = now_ms;
+	group_set_time(g, now_ms);
 	disk_take(g->log_disk);
 	disk_take(g->store_disk);
-	after(g);
+	group_after(g);
+}
+
+uint64_t group_due_ms(const struct group *g)
+{
+	return g->notice_at_ms < g->tick_at_ms ? g->notice_at_ms
+					       : g->tick_at_ms;
 }
 
 uint32_t group_tick(struct group *g, uint64_t now_ms)
 {
-	g->now_ms = now_ms;
-	if (now_ms >= g->tick_at_ms && !g->failed) {
-		g->tick_at_ms =
-			now_ms + (g->confirmed ? TICK_ALONE_MS : TICK_MS);
-		g->tick_cb(&g->io);
+	group_set_time(g, now_ms);
+	if (g->now_ms >= g->tick_at_ms) {
+		bool alone = g->confirmed && group_is_alone(g);
+
+		g->tick_at_ms = g->now_ms + (alone ? TICK_ALONE_MS : TICK_MS);
+		group_roles_check_disk(g);
+		if (!g->failed)
+			g->tick_cb(&g->io);
+		group_copy_tick(g);
+		group_install_tick(g);
 	}
+	group_net_tick(g);
 	group_io_retry(g);
-	after(g);
-	return g->confirmed ? TICK_ALONE_MS : TICK_MS;
+	group_after(g);
+	uint64_t due = group_due_ms(g);
+
+	return due > g->now_ms ? (uint32_t)(due - g->now_ms) : 0;
+}
+
+bool group_disk_step(struct group *g, bool log)
+{
+	return disk_step(log ? g->log_disk : g->store_disk);
 }
 
 void group_status(const struct group *g, struct group_status *out)
 {
 	struct raft *r = (struct raft *)&g->raft; /* read only */
 
-	*out = (struct group_status){.is_leader = g->confirmed,
+	*out = (struct group_status){.is_leader = g->confirmed && !g->stalled,
 				     .failed = g->failed,
+				     .stalled = g->stalled,
 				     .full = is_full(g),
 				     .store_full = g->store_full,
 				     .room = wal_room(g->wal),
 				     .no_spare = g->prepare_full,
 				     .term = raft_current_term(r),
+				     .durable_term =
+					     g->n_votes == g->n_votes_done
+						     ? raft_current_term(r)
+						     : 0,
 				     .applied = raft_last_applied(r),
+				     .committed = raft_commit_index(r),
 				     .log_bytes = wal_bytes(g->wal),
 				     .n_entries = g->n_entries,
 				     .n_syncs = g->n_syncs,
 				     .errmsg = g->errmsg};
-	for (unsigned i = 0; i < r->configuration.n; i++) {
-		int role = r->configuration.servers[i].role;
-
-		out->n_voters += role == RAFT_VOTER;
-		out->n_standbys += role == RAFT_STANDBY;
-	}
+	group_roles_status(g, out);
 }
 
-void group_close(struct group *g)
+/* The workers have ended. */
+static void end(struct group *g)
 {
-	g->closing = true;
-	group_io_give_up(g);
-	if (!end_workers(g))
-		return;
+	group_install_finish(g);
 	raft_close(&g->raft, ignore_close);
 	g->confirmed = false;
 	while (g->proposals != NULL) {
@@ -537,4 +663,21 @@ void group_close(struct group *g)
 		free(p);
 	}
 	release(g);
+}
+
+void group_close(struct group *g)
+{
+	g->closing = true;
+	group_io_give_up(g);
+	if (end_workers(g))
+		end(g);
+}
+
+void group_abandon(struct group *g)
+{
+	g->closing = true;
+	group_io_give_up(g);
+	disk_abandon(g->store_disk);
+	disk_abandon(g->log_disk);
+	end(g);
 }

@@ -3,6 +3,7 @@
  * store.c, by rules 14 to 18. Nothing here blocks; two workers do. */
 #include "ring/group_impl.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
@@ -18,7 +19,8 @@ struct append_job {
 	struct raft_io_append *req;
 	struct wal_entry *entries;
 	size_t n;
-	struct append_job *next; /* among the lost */
+	uint64_t posted_ms;
+	struct append_job *next; /* among those not done, or the lost */
 };
 
 struct vote_job {
@@ -42,14 +44,13 @@ struct put_job {
 };
 /* ---- The disk, for the library ---- */
 
-/* Do op until it has room, or until nobody waits for it any more: the library
- * must not hear of a full disk (rule 14). Thread: log worker. */
-static int with_room(struct group *g, int (*op)(struct disk_job *job),
-		     struct disk_job *job)
+int group_io_with_room(struct group *g, int (*op)(struct disk_job *job),
+		       struct disk_job *job)
 {
 	int rc;
 
-	while ((rc = op(job)) == -ENOSPC && !disk_is_closing(g->log_disk)) {
+	while ((rc = op(job)) == -ENOSPC && !disk_is_closing(g->log_disk) &&
+	       !g->config.inline_jobs) {
 		if (!atomic_exchange(&g->log_full, true))
 			g->config.wake(g->config.data);
 		usleep(100 * 1000);
@@ -69,7 +70,8 @@ static int append_once(struct disk_job *job)
 
 static int append_work(struct disk_job *job)
 {
-	return with_room(((struct append_job *)job)->g, append_once, job);
+	return group_io_with_room(((struct append_job *)job)->g, append_once,
+				  job);
 }
 
 static void append_done(struct disk_job *job)
@@ -77,6 +79,10 @@ static void append_done(struct disk_job *job)
 	struct append_job *a = (struct append_job *)job;
 	struct group *g = a->g;
 
+	assert(g->appends == a);
+	g->appends = a->next;
+	if (g->appends == NULL)
+		g->appends_tail = &g->appends;
 	free(a->entries);
 	if (job->rc != 0 && !g->closing)
 		group_fail(g, "the log cannot be written: %s",
@@ -105,7 +111,8 @@ static int io_append(struct raft_io *io, struct raft_io_append *req,
 		.g = g,
 		.req = req,
 		.entries = xcalloc(n, sizeof(*a->entries)),
-		.n = n};
+		.n = n,
+		.posted_ms = g->now_ms};
 	for (unsigned i = 0; i < n; i++)
 		a->entries[i] = (struct wal_entry){
 			.index = first + i,
@@ -113,9 +120,18 @@ static int io_append(struct raft_io *io, struct raft_io_append *req,
 			.type = (uint8_t)entries[i].type,
 			.data = entries[i].buf.base, /* held until cb */
 			.len = entries[i].buf.len};
+	for (unsigned i = 0; i < n; i++)
+		g->bytes_appended += entries[i].buf.len;
+	*g->appends_tail = a;
+	g->appends_tail = &a->next;
 	g->n_entries += n;
 	disk_post(g->log_disk, &a->job);
 	return 0;
+}
+
+uint64_t group_io_oldest(const struct group *g)
+{
+	return g->appends != NULL ? g->appends->posted_ms : NEVER;
 }
 
 static int vote_once(struct disk_job *job)
@@ -127,22 +143,35 @@ static int vote_once(struct disk_job *job)
 
 static int vote_work(struct disk_job *job)
 {
-	return with_room(((struct vote_job *)job)->g, vote_once, job);
+	return group_io_with_room(((struct vote_job *)job)->g, vote_once, job);
 }
 
 static void vote_done(struct disk_job *job)
 {
 	struct vote_job *v = (struct vote_job *)job;
+	struct group *g = v->g;
+	int rc = job->rc;
 
-	if (job->rc != 0 && !v->g->closing)
-		group_fail(v->g, "term and vote cannot be written: %s",
-			   strerror(-job->rc));
 	free(v);
+	if (g->closing)
+		return;
+	if (rc != 0)
+		group_fail(g, "term and vote cannot be written: %s",
+			   strerror(-rc));
+	g->n_votes_done++;
+	group_net_release(g);
 }
 
-/* Rule 15: queued behind what was asked before; failure is mute. */
+/* Rule 15: queued behind what was asked before; failure is mute. What is
+ * written already is not written again: between a term without its vote and the vote,
+ * a crash would forget a vote that was given. */
 static int post_vote(struct group *g, uint64_t term, uint64_t vote)
 {
+	if (term == g->last_term && vote == g->last_vote)
+		return 0;
+	g->last_term = term;
+	g->last_vote = vote;
+	g->n_votes++;
 	struct vote_job *v = xcalloc(1, sizeof(*v));
 
 	*v = (struct vote_job){.job = {.work = vote_work, .done = vote_done},
@@ -155,7 +184,10 @@ static int post_vote(struct group *g, uint64_t term, uint64_t vote)
 
 static int io_set_term(struct raft_io *io, raft_term term)
 {
-	return post_vote(io->impl, term, 0); /* a new term has no vote yet */
+	struct group *g = io->impl;
+
+	/* A new term has no vote yet; the library also sets an old one anew. */
+	return term == g->last_term ? 0 : post_vote(g, term, 0);
 }
 
 static int io_set_vote(struct raft_io *io, raft_id server)
@@ -195,7 +227,7 @@ static void prepare_done(struct disk_job *job)
 	g->prepare_full = job->rc == -ENOSPC;
 	if (g->prepare_full)
 		g->prepare_at_ms = g->now_ms + RETRY_MS;
-	else if (job->rc != 0)
+	else if (job->rc != 0 && !g->closing)
 		group_fail(g, "no new segment of the log can be made: %s",
 			   strerror(-job->rc));
 	free(job);
@@ -205,7 +237,7 @@ static void trim_done(struct disk_job *job)
 {
 	struct group *g = ((struct segment_job *)job)->g;
 
-	if (job->rc != 0)
+	if (job->rc != 0 && !g->closing)
 		group_say(g, 4, "old segments of the log cannot be removed: %s",
 			  strerror(-job->rc));
 	free(job);
@@ -235,8 +267,10 @@ void group_io_prepare(struct group *g)
 /* ---- Snapshots: the store ---- */
 
 /* The store's snapshot meta:
- *   u64 index, u64 term, u64 configuration index, u32 n, n bytes configuration */
-static void put_snapshot_meta(struct buf *b, const struct raft_snapshot *s)
+ *   u64 index, u64 term, u64 configuration index, u32 n, n bytes configuration,
+ *   u8 1 if it came from another node; else nothing */
+void group_io_put_snapshot(struct buf *b, const struct raft_snapshot *s,
+			   bool replaced)
 {
 	struct raft_buffer conf;
 
@@ -248,10 +282,13 @@ static void put_snapshot_meta(struct buf *b, const struct raft_snapshot *s)
 	buf_u64(b, s->configuration_index);
 	buf_u32(b, (uint32_t)conf.len);
 	buf_put(b, conf.base, conf.len);
+	if (replaced)
+		buf_u8(b, 1);
 	raft_free(conf.base);
 }
 
-int group_io_snapshot(const struct buf *b, struct raft_snapshot *s)
+int group_io_snapshot(const struct buf *b, struct raft_snapshot *s,
+		      bool *replaced)
 {
 	struct reader r = reader_of(b->base, b->len);
 
@@ -261,6 +298,9 @@ int group_io_snapshot(const struct buf *b, struct raft_snapshot *s)
 	uint32_t n = reader_u32(&r);
 	const uint8_t *bytes = reader_bytes(&r, n);
 
+	*replaced = reader_left(&r) > 0;
+	if (*replaced && reader_u8(&r) != 1)
+		r.bad = true;
 	if (r.bad || reader_left(&r) != 0 || n == 0)
 		return -EBADMSG;
 	struct raft_buffer conf = {.base = xmalloc(n), .len = n};
@@ -286,6 +326,19 @@ static void put_finish(struct put_job *p)
 	free(p);
 }
 
+/* The snapshot is in the store; the library cuts its log. */
+static void put_succeeded(struct put_job *p)
+{
+	struct group *g = p->g;
+
+	free(g->meta.snapshot.base);
+	g->meta.snapshot = p->batch.snapshot;
+	p->batch.snapshot = (struct buf){0};
+	p->req->cb(p->req, 0);
+	if (p->trim > 1 && !g->closing)
+		post_segment_job(g, p->trim);
+}
+
 static void put_done(struct disk_job *job)
 {
 	struct put_job *p = (struct put_job *)job;
@@ -309,10 +362,39 @@ static void put_done(struct disk_job *job)
 		g->put_waiting = p; /* for our close */
 		return;
 	}
-	p->req->cb(p->req, job->rc == 0 ? 0 : RAFT_CANCELED);
-	if (job->rc == 0 && p->trim > 1 && !g->closing)
-		post_segment_job(g, p->trim);
+	if (job->rc == 0)
+		put_succeeded(p);
+	else
+		p->req->cb(p->req, RAFT_CANCELED);
 	put_finish(p);
+}
+
+static int no_work(struct disk_job *job)
+{
+	(void)job;
+	return 0;
+}
+
+static void post_put(struct put_job *p)
+{
+	p->job.work = put_work;
+	p->job.done = put_done;
+	disk_post(p->g->store_disk, &p->job);
+}
+
+/* The log is on disk up to the snapshot. */
+static void log_is_there(struct disk_job *job)
+{
+	struct put_job *p = (struct put_job *)job;
+
+	if (job->rc == 0 && !p->g->closing && !p->g->failed) {
+		post_put(p);
+	} else if (p->g->closing) {
+		job->rc = -ECANCELED;
+		put_done(job);
+	} else {
+		p->g->put_waiting = p; /* for our close */
+	}
 }
 
 static int io_snapshot_put(struct raft_io *io, unsigned trailing,
@@ -321,20 +403,31 @@ static int io_snapshot_put(struct raft_io *io, unsigned trailing,
 			   raft_io_snapshot_put_cb cb)
 {
 	struct group *g = io->impl;
-	struct put_job *p = xcalloc(1, sizeof(*p));
 
 	req->cb = cb;
-	p->job.work = put_work;
-	p->job.done = put_done;
+	if (g->raft.legacy.snapshot_install) {
+		group_install_put(g, req, snapshot);
+		return 0;
+	}
+	struct put_job *p = xcalloc(1, sizeof(*p));
+
 	p->g = g;
 	p->req = req;
 	p->trim = snapshot->index > trailing ? snapshot->index - trailing : 1;
 	g->config.collect(g->config.data, &p->batch);
-	put_snapshot_meta(&p->batch.snapshot, snapshot);
+	group_io_put_snapshot(&p->batch.snapshot, snapshot, false);
 	g->bytes_since_snapshot = 0;
-	raft_set_snapshot_threshold(&g->raft, SNAPSHOT_ENTRIES);
-	raft_set_snapshot_trailing(&g->raft, TRAILING_ENTRIES);
-	disk_post(g->store_disk, &p->job);
+	g->applied_at_snapshot = snapshot->index;
+	raft_set_snapshot_threshold(&g->raft, g->config.snapshot_entries);
+	if (g->raft.last_stored >= snapshot->index) {
+		post_put(p);
+		return 0;
+	}
+	/* A follower applies what a majority has, even if it is on its way to
+	 * its own disk still; but no store may be ahead of its log. */
+	p->job.work = no_work;
+	p->job.done = log_is_there;
+	disk_post(g->log_disk, &p->job);
 	return 0;
 }
 
@@ -352,19 +445,36 @@ static int fsm_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[],
 			unsigned *n_bufs)
 {
 	struct group *g = fsm->data;
+	const struct raft *r = &g->raft;
 
+	/* A configuration that is committed, but which the library has yet to
+	 * take for it, would be missing from the snapshot. */
+	if (g->failed ||
+	    (r->configuration_uncommitted_index != 0 &&
+	     r->configuration_uncommitted_index <= r->commit_index))
+		return RAFT_BUSY;
 	*bufs = mem_check(raft_malloc(sizeof(**bufs)));
 	(*bufs)[0] = descriptor(raft_last_applied(&g->raft));
 	*n_bufs = 1;
 	return 0;
 }
 
-/* The machine was loaded before the library started. */
+/* At the start the machine is loaded already; else the stores were swapped. */
 static int fsm_restore(struct raft_fsm *fsm, struct raft_buffer *b)
 {
-	(void)fsm;
+	struct group *g = fsm->data;
+	char errmsg[RING_ERRMSG_SIZE];
+
 	raft_free(b->base);
-	return 0;
+	if (!g->replaced)
+		return 0;
+	g->replaced = false;
+	g->bytes_since_snapshot = 0;
+	g->applied_at_snapshot = raft_commit_index(&g->raft);
+	if (group_reload(g, errmsg) == 0)
+		return 0;
+	group_fail(g, "%s", errmsg);
+	return RAFT_CORRUPT;
 }
 
 /* ---- The rest of struct raft_io ---- */
@@ -394,7 +504,7 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
 	*term = f->term;
 	*voted_for = f->vote;
 	*snapshot = NULL;
-	*start_index = n > 0 ? f->first : 1;
+	*start_index = f->first;
 	*n_entries = n;
 	*entries = n ? mem_check(raft_calloc(n, sizeof(**entries))) : NULL;
 	for (size_t i = 0; i < n; i++) {
@@ -411,7 +521,9 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
 		return 0;
 	struct raft_snapshot *s = mem_check(raft_calloc(1, sizeof(*s)));
 
-	if (group_io_snapshot(&g->meta.snapshot, s) != 0)
+	bool replaced;
+
+	if (group_io_snapshot(&g->meta.snapshot, s, &replaced) != 0)
 		return RAFT_MALFORMED; /* checked before: check_gap() */
 	s->bufs = mem_check(raft_malloc(sizeof(*s->bufs)));
 	s->bufs[0] = descriptor(s->index);
@@ -426,7 +538,7 @@ static int io_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
 	struct group *g = io->impl;
 
 	(void)msecs; /* we tick as TICK_MS says */
-	(void)recv;  /* a cluster of one hears nobody */
+	g->recv_cb = recv;
 	g->tick_cb = tick;
 	return 0;
 }
@@ -461,23 +573,24 @@ static int io_recover(struct raft_io *io, const struct raft_configuration *conf)
 	return RAFT_INVALID; /* nobody calls raft_recover() */
 }
 
-/* A cluster of one has nobody to send to. Dropping is always safe. */
-static int io_send(struct raft_io *io, struct raft_io_send *req,
-		   const struct raft_message *message, raft_io_send_cb cb)
-{
-	(void)io;
-	(void)message;
-	cb(req, 0);
-	return 0;
-}
-
+/* What the store has, which may be newer than asked for: its content is read
+ * later, and the message is made then (rule 17). */
 static int io_snapshot_get(struct raft_io *io, struct raft_io_snapshot_get *req,
 			   raft_io_snapshot_get_cb cb)
 {
-	(void)io;
-	(void)req;
-	(void)cb;
-	return RAFT_NOTFOUND; /* nobody to send it to */
+	struct group *g = io->impl;
+	struct raft_snapshot *s = mem_check(raft_calloc(1, sizeof(*s)));
+	bool replaced;
+
+	if (group_io_snapshot(&g->meta.snapshot, s, &replaced) != 0) {
+		raft_free(s);
+		return RAFT_NOTFOUND;
+	}
+	s->bufs = mem_check(raft_malloc(sizeof(*s->bufs)));
+	s->bufs[0] = descriptor(s->index);
+	s->n_bufs = 1;
+	cb(req, s, 0);
+	return 0;
 }
 
 static raft_time io_time(struct raft_io *io)
@@ -485,12 +598,22 @@ static raft_time io_time(struct raft_io *io)
 	return ((struct group *)io->impl)->now_ms;
 }
 
+/* splitmix64's last step. */
+static uint64_t mix(uint64_t x)
+{
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+	return x ^ (x >> 31);
+}
+
 static int io_random(struct raft_io *io, int min, int max)
 {
-	unsigned v;
+	struct group *g = io->impl;
+	uint64_t v;
 
-	(void)io;
-	if (getrandom(&v, sizeof(v), 0) != sizeof(v))
+	if (g->config.seed != 0)
+		v = mix(g->config.seed += 0x9e3779b97f4a7c15);
+	else if (getrandom(&v, sizeof(v), 0) != sizeof(v))
 		v = 0;
 	return min + (int)(v % (unsigned)(max - min));
 }
@@ -508,7 +631,7 @@ void group_io_set(struct group *g)
 				 .recover = io_recover,
 				 .set_term = io_set_term,
 				 .set_vote = io_set_vote,
-				 .send = io_send,
+				 .send = group_net_send,
 				 .append = io_append,
 				 .truncate = io_truncate,
 				 .snapshot_put = io_snapshot_put,
@@ -531,7 +654,7 @@ void group_io_retry(struct group *g)
 	if (p == NULL || g->failed || g->now_ms < g->store_retry_at_ms)
 		return;
 	g->put_waiting = NULL;
-	disk_post(g->store_disk, &p->job);
+	post_put(p);
 }
 
 void group_io_give_up(struct group *g)

@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 #include <xxhash.h>
 
 #include "ring/mem.h"
@@ -238,6 +239,20 @@ int keyset_apply(struct keyset *k, uint64_t index, const void *entry,
 const struct ring_node *keyset_node(const struct keyset *k, uint32_t node)
 {
 	return node < k->n_nodes ? &k->nodes[node]->pub : NULL;
+}
+
+void keyset_get_up(const struct keyset *k, uint32_t node, struct keyset_up *out)
+{
+	const struct node *n = k->nodes[node];
+
+	assert(node < k->n_nodes);
+	*out = (struct keyset_up){.id = n->pub.id,
+				  .life = n->life,
+				  .boot = n->pub.boot,
+				  .weight = n->pub.weight,
+				  .grace_ms = n->grace_ms,
+				  .name = n->pub.name};
+	memcpy(out->host, n->host, sizeof(out->host));
 }
 
 uint32_t keyset_vnode_owner(const struct keyset *k, uint32_t vnode)

@@ -39,19 +39,22 @@ void keyset_put_settings(struct buf *b, const struct ring_id *cluster,
 			 const struct ring_settings *settings);
 
 /* A node's life begins: it is up, with this boot and this random life, and its
- * epoch is the entry's index. What its former life held is offered to the heirs
- * (the ring owners by the new table) with reason restart. The same life may
+ * epoch is the entry's index. What its former life held, if that was up still,
+ * is offered again to the node itself, with reason restart. The same life may
  * come up again after a down, in a new epoch; while it is up, asking again has
  * no effect.
  *
  * Answered as request 0 by on_answer, with the epoch in the origin: 0; -ESTALE,
- * the machine has seen that boot, or a newer one, in another life; -EINVAL or
- * -ENAMETOOLONG, the name; -ENOSPC, KEYSET_NODES_MAX. */
+ * the machine has seen that boot, or a newer one, in another life; -EEXIST,
+ * another node that is up has the name; -EINVAL or -ENAMETOOLONG, the name;
+ * -ENOSPC, KEYSET_NODES_MAX. */
 struct keyset_up {
 	struct ring_id id;
 	struct ring_id life;
 	uint64_t boot;
-	uint32_t weight; /* at most 10000 */
+	uint32_t weight;	      /* at most 10000 */
+	uint32_t grace_ms;	      /* not down before, without a farewell */
+	uint8_t host[RING_HOST_SIZE]; /* where it runs; zeros: unknown */
 	const char *name;
 };
 void keyset_put_up(struct buf *b, const struct keyset_up *up);
@@ -78,7 +81,7 @@ void keyset_put_request(struct buf *b, const struct keyset_origin *origin,
 /* How a key was, before a change. */
 struct keyset_was {
 	bool existed;
-	uint8_t state, submitting, hidden;
+	uint8_t state, submitting;
 	uint32_t holder;
 	uint64_t token;
 };
@@ -109,8 +112,9 @@ struct keyset_events {
 	void (*on_answer)(void *data, const struct keyset_origin *origin,
 			  int rc, const struct keyset_answer *answers,
 			  size_t n);
-	/* Nodes or placement changed; their keys have been told of. */
-	void (*on_nodes)(void *data);
+	/* The life of node began or ended, and placement with it; the keys that
+	 * moved have been told of. */
+	void (*on_node)(void *data, uint32_t node);
 	void *data;
 };
 
@@ -130,6 +134,9 @@ struct ring_key *keyset_find(const struct keyset *k, const char *name,
 			     size_t len);
 struct ring_key *keyset_find_id(const struct keyset *k, uint64_t id);
 const struct ring_node *keyset_node(const struct keyset *k, uint32_t node);
+/* What the last up of node said. out->name is borrowed until the next apply. */
+void keyset_get_up(const struct keyset *k, uint32_t node,
+		   struct keyset_up *out);
 uint32_t keyset_find_node(const struct keyset *k, const struct ring_id *id);
 uint32_t keyset_vnode_owner(const struct keyset *k, uint32_t vnode);
 
@@ -148,7 +155,7 @@ uint64_t keyset_now_ms(const struct keyset *k); /* machine time */
 /* A hash of all that the machine knows. Equal machines give equal hashes,
  * however they came to be (applied, or loaded). O(1): keys are summed as they
  * change (each record hashed by XXH3, added mod 2^64), the small rest is hashed
- * here. Local fields (hidden) do not count. */
+ * here. Local fields (hidden, told) do not count. */
 uint64_t keyset_hash(const struct keyset *k);
 
 /* ---- To and from the store ---- */

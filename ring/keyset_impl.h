@@ -34,7 +34,8 @@ struct item {
 	struct ring_settings settings; /* SETTINGS */
 	struct keyset_origin origin;   /* REQUEST; UP, DOWN: id, boot, epoch */
 	struct ring_id life;	       /* UP */
-	uint32_t weight;	       /* UP */
+	uint32_t weight, grace_ms;     /* UP */
+	const uint8_t *host;	       /* UP: in the entry */
 	const char *name;	       /* UP: name_len bytes in the entry */
 	size_t name_len;	       /* UP */
 	enum ring_reason reason;       /* DOWN */
@@ -118,6 +119,8 @@ struct row {
 struct node {
 	struct ring_node pub;
 	struct ring_id life;
+	uint32_t grace_ms;
+	uint8_t host[RING_HOST_SIZE];
 	uint64_t floor;
 	struct row **rows; /* by seq % KEYSET_WINDOW; NULL before the first */
 	size_t n_answers;  /* in all rows */

@@ -43,7 +43,6 @@ static struct keyset_was was_of(const struct ring_key *key)
 	return (struct keyset_was){.existed = true,
 				   .state = key->state,
 				   .submitting = key->submitting,
-				   .hidden = key->hidden,
 				   .holder = key->holder,
 				   .token = key->token};
 }

@@ -6,7 +6,8 @@
  * same entry (holes.md 1, 4, 27):
  *
  * - the keys of the life that is over, to their heirs: the ring owners by the
- *   new table, or nobody when nobody may own anything;
+ *   new table, or nobody when nobody may own anything; those of a life that was
+ *   replaced while it was up, to the node itself;
  * - no key of any other node: where claims=owner, those that it holds in vnodes
  *   that moved become releasing, or held again if the vnode came back;
  * - keys without holder, to their heirs as soon as there are any. */
@@ -73,20 +74,22 @@ static void end_submission(const struct move *m, struct ring_key *key)
 		key->submitting = false;
 }
 
-/* A key of the node goes to its heir. What was merely offered to a node that
- * is back is offered still, for the reason it was. */
+/* A key of the node goes to its heir; to the node itself when that is back:
+ * what it has begun it finishes best. What was merely offered to it is offered
+ * still, for the reason it was. */
 static void rehome(const struct move *m, struct ring_key *key)
 {
 	bool offered = key->state == RING_OFFERED;
-	uint32_t heir = m->k->owners[key->vnode];
+	bool back = m->reason == RING_RESTART;
 	struct keyset_was was;
 
-	if (offered && heir == key->holder)
+	if (offered && back)
 		return;
 	key_begin(m->k, key, &was);
-	key_pass(m->k, key, RING_OFFERED, heir);
+	key_pass(m->k, key, RING_OFFERED,
+		 back ? m->node : m->k->owners[key->vnode]);
 	key->token = m->token;
-	if (!offered || (m->reason != RING_RESTART && !key->submitting)) {
+	if (!offered || !key->submitting) {
 		key->reason = (uint8_t)m->reason;
 		key->backoff_ms = 0;
 	}
@@ -180,8 +183,8 @@ static void settle(struct keyset *k, uint32_t node, enum ring_reason reason)
 	end_submissions(&m);
 	rows_clear(k, k->nodes[node]);
 	free(before);
-	if (k->events.on_nodes != NULL)
-		k->events.on_nodes(k->events.data);
+	if (k->events.on_node != NULL)
+		k->events.on_node(k->events.data, node);
 }
 
 /* ---- Nodes ---- */
@@ -221,6 +224,13 @@ uint32_t keyset_find_node(const struct keyset *k, const struct ring_id *id)
 	return RING_NONE;
 }
 
+/* peers/NAME is one node's. */
+static bool has_name(const struct node *n, const struct item *item)
+{
+	return n->pub.up && strlen(n->pub.name) == item->name_len &&
+	       memcmp(n->pub.name, item->name, item->name_len) == 0;
+}
+
 /* May this up take effect? 0; -EALREADY: it has; else its answer. The same life
  * may come back after a down (holes.md 1); another with its boot is a copy or
  * a restored backup (holes.md 12). */
@@ -232,6 +242,9 @@ static int admit(const struct keyset *k, const struct item *item, uint32_t node)
 
 	if (rc != 0)
 		return rc;
+	for (uint32_t i = 0; i < k->n_nodes; i++)
+		if (i != node && has_name(k->nodes[i], item))
+			return -EEXIST;
 	if (node == RING_NONE)
 		return k->n_nodes < KEYSET_NODES_MAX ? 0 : -ENOSPC;
 	n = k->nodes[node];
@@ -265,6 +278,8 @@ int keyset_node_up(struct keyset *k, struct item *item)
 	n->pub.up_us = k->wall_us;
 	n->pub.weight = item->weight;
 	n->pub.up = true;
+	n->grace_ms = item->grace_ms;
+	memcpy(n->host, item->host, sizeof(n->host));
 	memcpy(n->pub.name, item->name, item->name_len);
 	n->pub.name[item->name_len] = '\0';
 	settle(k, node, RING_RESTART);

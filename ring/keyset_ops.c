@@ -104,6 +104,15 @@ static int op_note(struct act *a)
 	return 0;
 }
 
+/* What is taken in a vnode that has moved meanwhile is asked for at once. */
+static bool has_moved(const struct act *a)
+{
+	uint32_t owner = heir(a->k, a->key);
+
+	return a->k->settings.claims == RING_CLAIMS_OWNER &&
+	       owner != RING_NONE && owner != a->node;
+}
+
 static int op_take(struct act *a)
 {
 	struct keyset_was was;
@@ -112,7 +121,7 @@ static int op_take(struct act *a)
 		return -ENOENT;
 	key_begin(a->k, a->key, &was);
 	a->key->token = ++a->k->token;
-	a->key->state = RING_HELD;
+	a->key->state = has_moved(a) ? RING_RELEASING : RING_HELD;
 	a->key->uid = a->op->uid;
 	a->key->gid = a->op->gid;
 	a->key->backoff_ms = 0;

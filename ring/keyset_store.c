@@ -13,7 +13,7 @@
  *           | handover_timeout_ms u32
  *           | n_nodes u32 | nodes | vnodes times: owner u32
  *   node    id 16 | life 16 | boot u64 | epoch u64 | up_us u64 | weight u32
- *           | up u8 | floor u64 | name_len u8 | name
+ *           | grace_ms u32 | host 32 | up u8 | floor u64 | name_len u8 | name
  *   rows    per node: n_rows u32 | n_rows times: as row_put() in keyset.c
  *
  * The hash is that of the head, of the sum of all records and of the sum of all
@@ -58,6 +58,8 @@ static void put_node(struct buf *b, const struct node *n)
 	buf_u64(b, n->pub.epoch);
 	buf_u64(b, n->pub.up_us);
 	buf_u32(b, n->pub.weight);
+	buf_u32(b, n->grace_ms);
+	buf_put(b, n->host, sizeof(n->host));
 	buf_u8(b, n->pub.up);
 	buf_u64(b, n->floor);
 	buf_u8(b, (uint8_t)len);
@@ -267,15 +269,19 @@ static int get_node(struct reader *r, struct keyset *k)
 	const uint8_t *life = reader_bytes(r, sizeof(struct ring_id));
 	struct ring_node pub = {0};
 	struct node *n;
+	const uint8_t *host;
 	const char *name;
 	size_t len;
 	uint64_t floor;
+	uint32_t grace_ms;
 	uint8_t up;
 
 	pub.boot = reader_u64(r);
 	pub.epoch = reader_u64(r);
 	pub.up_us = reader_u64(r);
 	pub.weight = reader_u32(r);
+	grace_ms = reader_u32(r);
+	host = reader_bytes(r, RING_HOST_SIZE);
 	up = reader_u8(r);
 	floor = reader_u64(r);
 	len = reader_u8(r);
@@ -290,6 +296,8 @@ static int get_node(struct reader *r, struct keyset *k)
 	n = keyset_node_add(k);
 	n->pub = pub;
 	memcpy(n->life.byte, life, sizeof(n->life.byte));
+	n->grace_ms = grace_ms;
+	memcpy(n->host, host, sizeof(n->host));
 	n->floor = floor;
 	return 0;
 }

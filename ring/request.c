@@ -2,16 +2,22 @@
 /* Asking for changes, once each.
  *
  *   ring_submit: copied into a ring_pending with the next sequence number
- *   ring_flush:  all that wait become one entry, given to the group
+ *   ring_flush:  all that wait become one entry, given to the group; or, on a
+ *                node that does not lead, one message to the leader, which
+ *                makes the entry (inbox.c)
  *   applied:     request_on_answer finds the pending one by its number
  *   ring_wake:   the callback runs, after the group has returned
  *
  * and each way to fail:
  *   not ready:           refused at once, nothing was done
- *   leadership lost:     sent again under the same number (exactly once)
- *   deadline, not sent:  -EROFS, dropped
+ *   another leader:      sent again under the same number (exactly once)
+ *   no answer:           the leader is sent it again, each REPEAT_MS
+ *   no leader for long,
+ *   or deadline, not sent: -EROFS, dropped
  *   deadline, sent:      -ETIMEDOUT; abandoned
  *   the log has failed:  as at the deadline, at once
+ *   our life is over:    -EROFS; nothing of it can take effect any more, and
+ *                        what took effect before was answered before
  *   caller interrupted:  -EINTR; abandoned if it was sent, else dropped
  *   abandoned claims and submissions: adopted by a repeat of the same caller, or
  *                        hidden from the moment they are applied, and finished
@@ -28,9 +34,8 @@
 #include "ring/mem.h"
 #include "ring/ring_impl.h"
 
-#define IN_FLIGHT_MAX	4	   /* entries proposed and not yet applied */
-#define ENTRY_BYTES	(4u << 20) /* no request is added beyond this */
 #define ORPHAN_RETRY_MS 1000
+#define ITEM_BYTES	64 /* about, of a request beside names and notes */
 
 /* ---- Answering: later, never from inside a call of ours ---- */
 
@@ -146,9 +151,11 @@ static void set_leaving(struct ring *r, const struct ring_op *op, bool on)
 		key->hidden &= (uint8_t)~HIDDEN_LEAVING;
 }
 
-static void drop_unsent(struct ring *r, struct ring_pending *p, int rc)
+/* p did nothing, and never will. */
+static void drop(struct ring *r, struct ring_pending *p, int rc)
 {
-	answer(r, p->req, rc);
+	if (p->req != NULL)
+		answer(r, p->req, rc);
 	for (size_t i = 0; i < p->n_ops; i++)
 		set_leaving(r, &p->ops[i], false);
 	unlink_pending(r, p);
@@ -295,6 +302,14 @@ static bool is_ours(const struct ring *r, const struct keyset_origin *o)
 	       memcmp(&o->id, &self->id, sizeof(o->id)) == 0;
 }
 
+/* A message of which all was answered is no more in flight. An entry is when it
+ * was applied: ring.c counts those. */
+static void set_unsent(struct ring *r, struct ring_pending *p)
+{
+	r->in_flight -= p->last_of_batch;
+	p->last_of_batch = p->sent = false;
+}
+
 static void take_answer(struct ring *r, struct ring_pending *p, size_t i,
 			const struct keyset_answer *a)
 {
@@ -324,20 +339,19 @@ void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 	struct ring *r = ring;
 
 	r->applying = NULL;
-	if (origin->seq == 0)
-		ring_on_up(r, origin, rc);
+	if (origin->seq == 0) {
+		life_on_up_answer(r, origin, rc);
+		member_on_up_answer(r, &origin->id, rc);
+	}
 	if (origin->seq == 0 || !is_ours(r, origin))
 		return;
 	struct ring_pending *p = find_pending(r, origin->seq);
 
 	if (p == NULL) /* a repeat, answered before */
 		return;
-	r->in_flight -= p->last_of_entry;
-	p->last_of_entry = false;
-	if (rc == -EAGAIN) { /* too many answers are kept: the floor rises */
-		p->sent = false;
+	set_unsent(r, p);
+	if (rc == -EAGAIN) /* too many answers are kept: the floor rises */
 		return;
-	}
 	assert(rc != 0 || n == p->n_ops);
 	for (size_t i = 0; rc == 0 && i < n; i++)
 		take_answer(r, p, i, &answers[i]);
@@ -360,11 +374,13 @@ static uint64_t floor_of(const struct ring *r)
 	return r->pending != NULL ? r->pending->seq : r->next_seq;
 }
 
+/* An entry is applied in one go, so it is bounded in operations too. */
 static bool may_send(const struct ring *r, const struct ring_pending *p,
-		     size_t entry_bytes)
+		     size_t entry_bytes, size_t entry_ops)
 {
 	return p->seq < floor_of(r) + KEYSET_WINDOW &&
-	       (entry_bytes == 0 || entry_bytes + p->bytes < ENTRY_BYTES);
+	       (entry_bytes == 0 || (entry_bytes + p->bytes < ENTRY_BYTES &&
+				     entry_ops + p->n_ops <= RING_OPS_MAX));
 }
 
 static void put_request(struct ring *r, struct buf *b,
@@ -380,67 +396,145 @@ static void put_request(struct ring *r, struct buf *b,
 	keyset_put_request(b, &origin, p->ops, p->n_ops);
 }
 
-/* One entry of what waits, in a row. False: nothing was sent. */
-static bool send_entry(struct ring *r, uint64_t wall_us)
-{
-	struct ring_pending *p = r->pending, *first, *last = NULL;
-	struct buf b = {0};
-	size_t bytes = 0;
+/* What is sent at once: requests in a row, as items in b. */
+struct batch {
+	struct ring_pending *first, *end; /* end: the first that is not in it */
+	struct buf *b;
+};
 
+/* What waits, as far as it may be sent; b has n_ops operations of others before.
+ * False: nothing. */
+static bool put_batch(struct ring *r, struct batch *batch, size_t n_ops)
+{
+	struct ring_pending *p = r->pending;
+	size_t bytes = batch->b->len;
+
+	if (n_ops == 0)
+		bytes = 0;
 	while (p != NULL && p->sent)
 		p = p->next;
-	first = p;
-	if (first == NULL || !may_send(r, first, 0))
-		return false;
-	keyset_entry_begin(&b, ring_machine_ms(r), wall_us);
-	for (; p != NULL && !p->sent && may_send(r, p, bytes); p = p->next) {
-		put_request(r, &b, p);
-		bytes += p->bytes + 64;
+	batch->first = batch->end = p;
+	for (; p != NULL && !p->sent && may_send(r, p, bytes, n_ops);
+	     p = p->next) {
+		put_request(r, batch->b, p);
+		bytes += p->bytes + ITEM_BYTES;
+		n_ops += p->n_ops;
+		batch->end = p->next;
+	}
+	return batch->first != batch->end;
+}
+
+static struct ring_pending *mark_sent(struct ring *r, const struct batch *batch)
+{
+	struct ring_pending *last = NULL;
+
+	for (struct ring_pending *p = batch->first; p != batch->end;
+	     p = p->next) {
+		p->sent = p->tried = true;
+		p->sent_ms = r->now_ms;
 		last = p;
 	}
-	if (group_propose(r->group, r->now_ms, &b) != 0) {
+	return last;
+}
+
+/* One entry of what others ask and of what waits here. While both wait, others
+ * get half of it. False: nothing was sent. */
+static bool propose_batch(struct ring *r)
+{
+	struct buf b = {0};
+	struct batch batch = {.b = &b};
+	size_t n_ops, n;
+
+	ring_begin_entry(r, &b);
+	n = inbox_peek(r, &b, r->pending ? ENTRY_BYTES / 2 : ENTRY_BYTES,
+		       &n_ops);
+	bool ours = r->is_up && put_batch(r, &batch, n_ops);
+
+	if ((n == 0 && !ours) || ring_propose(r, &b) != 0) {
 		free(b.base);
 		return false;
 	}
-	for (struct ring_pending *q = first; q != last->next; q = q->next)
-		q->sent = q->tried = true;
-	last->last_of_entry = true;
-	r->in_flight++;
+	inbox_drop(r, n);
+	if (ours)
+		mark_sent(r, &batch);
 	return true;
 }
 
-void request_flush(struct ring *r, uint64_t wall_us)
+static bool send_batch(struct ring *r)
 {
-	if (r->self != RING_NONE)
-		while (r->in_flight < IN_FLIGHT_MAX && send_entry(r, wall_us))
+	struct buf b = {0};
+	struct batch batch = {.b = &b};
+
+	peer_put_kind(&b, PEER_ITEMS);
+	if (put_batch(r, &batch, 0)) {
+		mark_sent(r, &batch)->last_of_batch = true;
+		r->in_flight++;
+		ring_send(r, &r->group_status.leader, &b);
+	}
+	free(b.base);
+	return batch.first != batch.end;
+}
+
+void request_flush(struct ring *r)
+{
+	const struct group_status *s = &r->group_status;
+
+	if (s->is_leader)
+		while (r->in_flight < IN_FLIGHT_MAX && propose_batch(r))
+			;
+	else if (r->is_up && s->has_leader && !ring_is_self(r, &s->leader))
+		while (r->in_flight < IN_FLIGHT_MAX && send_batch(r))
 			;
 }
 
-/* Leadership was lost: what was proposed may be gone, so it goes again. */
+/* Another leader: what was sent may be lost, so it goes again. */
 void request_unsend(struct ring *r)
 {
 	for (struct ring_pending *p = r->pending; p != NULL; p = p->next)
-		p->sent = p->last_of_entry = false;
+		p->sent = p->last_of_batch = false;
 	r->in_flight = 0;
+}
+
+/* Bytes may be lost, and the leader may have had no room. */
+static void unsend_old(struct ring *r)
+{
+	if (r->group_status.is_leader)
+		return;
+	for (struct ring_pending *p = r->pending; p != NULL; p = p->next)
+		if (p->sent && r->now_ms - p->sent_ms >= REPEAT_MS)
+			set_unsent(r, p);
+}
+
+void request_life_over(struct ring *r, bool is_known)
+{
+	while (r->pending != NULL) {
+		struct ring_pending *p = r->pending;
+
+		drop(r, p, p->tried && !is_known ? -ETIMEDOUT : -EROFS);
+	}
+	r->in_flight = 0;
+	r->stalled = false;
 }
 
 void request_tick(struct ring *r)
 {
 	bool failed = ring_health(r) == RING_FAILED;
+	bool hopeless = failed || status_is_leaderless(r);
 	struct ring_pending *p, *next;
 
 	for (p = r->pending; p != NULL; p = next) {
+		bool due = r->now_ms >= p->deadline_ms;
+
 		next = p->next;
-		if (p->late || (!failed && r->now_ms < p->deadline_ms))
-			continue;
-		if (!p->tried) {
-			drop_unsent(r, p, -EROFS);
-			continue;
+		if (!p->tried && (due || hopeless)) {
+			drop(r, p, -EROFS);
+		} else if (!p->late && (due || failed)) {
+			p->late = r->stalled = true;
+			if (p->req != NULL)
+				abandon(r, p, -ETIMEDOUT);
 		}
-		p->late = r->stalled = true;
-		if (p->req != NULL)
-			abandon(r, p, -ETIMEDOUT);
 	}
+	unsend_old(r);
 	request_retry_orphans(r);
 }
 
@@ -448,9 +542,13 @@ uint64_t request_next_ms(const struct ring *r)
 {
 	uint64_t next = UINT64_MAX;
 
-	for (const struct ring_pending *p = r->pending; p; p = p->next)
+	for (const struct ring_pending *p = r->pending; p; p = p->next) {
 		if (!p->late && p->deadline_ms < next)
 			next = p->deadline_ms;
+		if (p->sent && !r->group_status.is_leader &&
+		    p->sent_ms + REPEAT_MS < next)
+			next = p->sent_ms + REPEAT_MS;
+	}
 	for (const struct orphan *o = r->orphans; o != NULL; o = o->next)
 		if (o->retry_ms != 0 && o->retry_ms < next)
 			next = o->retry_ms;
@@ -491,8 +589,8 @@ static int refusal(const struct ring *r, const struct ring_request *req)
 	case RING_READY:
 		break;
 	}
-	return ring_has_room(r,
-			     copy_size(req->ops, req->n_ops) + 64 * req->n_ops)
+	return ring_has_room(r, copy_size(req->ops, req->n_ops) +
+					ITEM_BYTES * req->n_ops)
 		       ? 0
 		       : -ENOSPC;
 }
@@ -532,5 +630,5 @@ void ring_abandon(struct ring *r, struct ring_request *req)
 	if (p->tried)
 		abandon(r, p, -EINTR);
 	else
-		drop_unsent(r, p, -EINTR);
+		drop(r, p, -EINTR);
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A ring's life: opening, joining, time, status, closing. */
+/* A ring as a whole: opening, the group and the messages, time, closing.
+ *
+ * Every way in notes the time, does its one thing, and ends in after(), which
+ * looks at what the group has become and lets each part do what is due. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,118 +20,14 @@
 
 #define ROOM_FREE    (24u << 20) /* on the disk, beside a large entry */
 #define ROOM_RESERVE 65536u	 /* of the log, left for what must be written */
-
-static const struct ring_settings defaults = {.vnodes = 4096,
-					      .claims = RING_CLAIMS_OWNER,
-					      .lease_ms = 1500,
-					      .calm_ms = 500,
-					      .max_attempts = 5,
-					      .handover_timeout_ms = 0};
-
-/* ---- Settings ---- */
-
-struct setting {
-	const char *name;
-	size_t offset;
-};
-
-static const struct setting settings_table[] = {
-	{"vnodes", offsetof(struct ring_settings, vnodes)},
-	{"claims", offsetof(struct ring_settings, claims)},
-	{"lease", offsetof(struct ring_settings, lease_ms)},
-	{"calm", offsetof(struct ring_settings, calm_ms)},
-	{"max-attempts", offsetof(struct ring_settings, max_attempts)},
-	{"handover-timeout",
-	 offsetof(struct ring_settings, handover_timeout_ms)},
-};
-#define N_SETTINGS (sizeof(settings_table) / sizeof(settings_table[0]))
-
-static uint32_t *setting_in(struct ring_settings *s, size_t i)
-{
-	return (uint32_t *)((char *)s + settings_table[i].offset);
-}
-
-/* As the user wrote it. */
-static void setting_text(size_t i, uint32_t v, char out[24])
-{
-	const char *name = settings_table[i].name;
-
-	if (strcmp(name, "claims") == 0)
-		snprintf(out, 24, "%s", v == RING_CLAIMS_ANY ? "any" : "owner");
-	else if (strcmp(name, "handover-timeout") != 0)
-		snprintf(out, 24, "%" PRIu32, v);
-	else if (v == 0)
-		snprintf(out, 24, "never");
-	else
-		snprintf(out, 24, "%" PRIu32, v / 1000);
-}
-
-static int check_settings(struct ring *r, const struct ring_settings *in_force)
-{
-	struct ring_settings have = *in_force;
-
-	for (size_t i = 0; i < N_SETTINGS; i++) {
-		uint32_t asked = *setting_in(&r->config.settings, i);
-		uint32_t value = *setting_in(&have, i);
-		char a[24], b[24];
-
-		if (asked == RING_UNSET || asked == value)
-			continue;
-		setting_text(i, asked, a);
-		setting_text(i, value, b);
-		snprintf(r->errmsg, RING_ERRMSG_SIZE,
-			 "--%s %s was asked for, but this cluster was started "
-			 "with %s %s, and that is fixed; leave the option out",
-			 settings_table[i].name, a, settings_table[i].name, b);
-		return -EINVAL;
-	}
-	return 0;
-}
-
-/* Before the log is applied: its first command holds the settings. */
-static int peek(void *data, const void *bytes, size_t len)
-{
-	struct ring *r = data;
-	const struct keyset_events none = {0};
-
-	if (keyset_settings(r->keys) != NULL) /* from the store */
-		return check_settings(r, keyset_settings(r->keys));
-	struct keyset *scratch = keyset_create(&none);
-	int rc = 0;
-
-	if (keyset_apply(scratch, 1, bytes, len) == 0 &&
-	    keyset_settings(scratch) != NULL)
-		rc = check_settings(r, keyset_settings(scratch));
-	keyset_destroy(scratch);
-	return rc;
-}
-
-const struct ring_settings *ring_settings(const struct ring *r)
-{
-	const struct ring_settings *s = keyset_settings(r->keys);
-
-	return s != NULL ? s : &r->wanted;
-}
+#define MOST_MS	     60000	 /* the loop sleeps */
 
 uint32_t ring_vnode(const struct ring *r, const char *name, size_t len)
 {
 	return place_vnode(name, len, ring_settings(r)->vnodes);
 }
 
-/* ---- Health ---- */
-
-enum ring_health ring_health(const struct ring *r)
-{
-	if (r->group_status.failed || r->is_refused)
-		return RING_FAILED;
-	if (r->group_status.full)
-		return RING_FULL;
-	if (r->self == RING_NONE)
-		return RING_JOINING;
-	if (!r->group_status.is_leader || r->stalled)
-		return RING_ISOLATED;
-	return RING_READY;
-}
+/* ---- The log ---- */
 
 bool ring_has_room(const struct ring *r, size_t bytes)
 {
@@ -147,35 +46,6 @@ bool ring_has_room(const struct ring *r, size_t bytes)
 	       (uint64_t)fs.f_bavail * fs.f_frsize > bytes + ROOM_FREE;
 }
 
-static void refresh(struct ring *r)
-{
-	group_status(r->group, &r->group_status);
-	if (r->was_leader && !r->group_status.is_leader) {
-		request_unsend(r);
-		r->up_asked = false;
-	}
-	if (!r->was_leader && r->group_status.is_leader) {
-		r->leader_since_ms = r->now_ms;
-		r->base_ms = keyset_now_ms(r->keys);
-	}
-	r->was_leader = r->group_status.is_leader;
-}
-
-static void tell_status(struct ring *r)
-{
-	enum ring_health now = ring_health(r);
-
-	if (now == r->told)
-		return;
-	r->told = now;
-	r->config.on_status(r->config.data);
-}
-
-uint64_t ring_machine_ms(const struct ring *r)
-{
-	return r->base_ms + (r->now_ms - r->leader_since_ms);
-}
-
 static uint64_t wall_us(void)
 {
 	struct timespec ts;
@@ -184,108 +54,218 @@ static uint64_t wall_us(void)
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
-static void reason(const struct ring *r, char out[RING_ERRMSG_SIZE])
+void ring_begin_entry(struct ring *r, struct buf *b)
 {
-	const char *text = "this node serves";
+	keyset_entry_begin(b, r->base_ms + (r->now_ms - r->leader_since_ms),
+			   wall_us());
+}
 
-	switch (ring_health(r)) {
-	case RING_JOINING:
-		text = "this node has not joined yet";
-		break;
-	case RING_ISOLATED:
-		text = r->stalled ? "the log has not answered in time"
-				  : "no majority of the voters is in reach";
-		break;
-	case RING_FAILED:
-		text = r->is_refused ? r->refusal : r->group_status.errmsg;
-		break;
-	case RING_FULL:
-		text = "the disk of the state directory is full";
-		break;
-	case RING_READY:
-		if (r->group_status.store_full)
-			text = "this node serves, but the store's disk is full";
-		break;
+int ring_propose(struct ring *r, struct buf *b)
+{
+	int rc = group_propose(r->group, r->now_ms, b);
+
+	r->in_flight += rc == 0;
+	return rc;
+}
+
+void *ring_grown(void *base, size_t n, size_t *cap, size_t size)
+{
+	if (n < *cap)
+		return base;
+	*cap = *cap ? 2 * *cap : 8;
+	return xrealloc(base, *cap * size);
+}
+
+static void read_servers(struct ring *r)
+{
+	size_t n = group_servers(r->group, r->servers, r->cap_servers);
+
+	if (n > r->cap_servers) {
+		r->cap_servers = n;
+		r->servers = xrealloc(r->servers, n * sizeof(*r->servers));
+		r->voters = xrealloc(r->voters, n * sizeof(*r->voters));
+		group_servers(r->group, r->servers, n);
 	}
-	snprintf(out, RING_ERRMSG_SIZE, "%s", text);
+	r->n_servers = n;
+	r->n_voters = 0;
+	for (size_t i = 0; i < n; i++) {
+		const struct group_server *s = &r->servers[i];
+
+		if (s->role == GROUP_VOTER)
+			r->voters[r->n_voters++] =
+				(struct lease_voter){s->node, s->server};
+	}
+	r->is_alone = r->n_voters == 1 &&
+		      r->voters[0].server == group_server_id(r->group);
 }
 
-void ring_status(const struct ring *r, struct ring_status *out)
+/* Another leader, or another term of the same: what was sent goes again. */
+static void on_leader(struct ring *r)
 {
-	struct group_status s;
+	const struct group_status *s = &r->group_status;
 
-	group_status(r->group, &s);
-	*out = (struct ring_status){.health = ring_health(r),
-				    .leader = s.is_leader ? r->self : RING_NONE,
-				    .term = s.term,
-				    .index = s.applied,
-				    .hash = keyset_hash(r->keys),
-				    .epoch = keyset_epoch(r->keys),
-				    .n_voters = s.n_voters,
-				    .n_standbys = s.n_standbys,
-				    .log_bytes = s.log_bytes,
-				    .n_entries = s.n_entries,
-				    .n_syncs = s.n_syncs};
-	reason(r, out->reason);
+	request_unsend(r);
+	member_unsend(r);
+	servers_unsend(r);
+	inbox_clear(r);
+	r->ask_at_ms = 0;
+	if (s->has_leader)
+		r->last_leader = s->leader;
+	if (!s->is_leader)
+		return;
+	r->leader_since_ms = r->now_ms;
+	r->base_ms = keyset_now_ms(r->keys);
 }
 
-/* ---- Joining ---- */
-
-/* The entry that brings this life up; a new cluster's first entry begins with
- * its settings. */
-static void ask_up(struct ring *r)
+/* After every call into the group. */
+static void refresh(struct ring *r)
 {
-	struct keyset_up up = {.id = r->config.id,
-			       .life = r->life,
-			       .boot = r->config.boot,
-			       .weight = r->config.weight,
-			       .name = r->name};
+	struct group_status was = r->group_status;
+	struct group_status *s = &r->group_status;
+
+	group_status(r->group, s);
+	read_servers(r);
+	if (s->has_leader && s->in_contact)
+		r->leaderless_ms = UINT64_MAX;
+	else if (r->leaderless_ms == UINT64_MAX)
+		r->leaderless_ms = r->now_ms;
+	if (was.term != s->term || was.is_leader != s->is_leader ||
+	    was.has_leader != s->has_leader ||
+	    !ring_same(&was.leader, &s->leader))
+		on_leader(r);
+	life_set_raft(r);
+}
+
+/* ---- Messages ---- */
+
+void ring_send(struct ring *r, const struct ring_id *to, const struct buf *b)
+{
+	if (r->config.send != NULL && !ring_is_self(r, to))
+		r->config.send(r->config.data, to, b->len >= BULK_BYTES,
+			       b->base, b->len);
+}
+
+static void on_send(void *data, const struct ring_id *to, bool bulk,
+		    const void *bytes, size_t len)
+{
+	struct ring *r = data;
 	struct buf b = {0};
 
-	keyset_entry_begin(&b, ring_machine_ms(r), wall_us());
-	if (keyset_settings(r->keys) == NULL)
-		keyset_put_settings(&b, &r->config.cluster, &r->wanted);
-	keyset_put_up(&b, &up);
-	r->up_asked = group_propose(r->group, r->now_ms, &b) == 0;
+	peer_put_kind(&b, PEER_GROUP);
+	buf_put(&b, bytes, len);
+	r->config.send(r->config.data, to, bulk, b.base, b.len);
 	free(b.base);
 }
 
-/* The answer to ask_up(), and to those of lives before when the log is read. */
-void ring_on_up(struct ring *r, const struct keyset_origin *origin, int rc)
+static void take_items(struct ring *r, const struct ring_id *from,
+		       struct reader *body)
 {
-	if (!r->up_asked || origin->boot != r->config.boot ||
-	    memcmp(&origin->id, &r->config.id, sizeof(origin->id)) != 0)
-		return;
-	if (rc != 0) {
-		r->is_refused = true;
-		snprintf(r->refusal, sizeof(r->refusal),
-			 rc == -ESTALE
-				 ? "the state is copied or restored: "
-				   "this start was counted before; remove "
-				   "the copy"
-				 : "the cluster refuses this node: %s",
-			 strerror(-rc));
-		return;
+	struct peer_item item;
+
+	while (r->group_status.is_leader &&
+	       peer_next_item(body, from, &item) == 1) {
+		if (item.is_up)
+			member_on_arrival(r, &item.up);
+		else if (item.is_down)
+			member_on_leaving(r, &item.origin);
+		else
+			inbox_push(r, &item);
 	}
-	r->self = keyset_find_node(r->keys, &r->config.id);
-	view_start_backoffs(r);
 }
 
-static void on_nodes(void *data)
+static void take_lease(struct ring *r, const struct ring_id *from,
+		       struct reader *body)
 {
-	struct ring *r = data;
+	struct lease_msg msg = {.from = from, .len = reader_left(body)};
 
-	if (r->group != NULL) /* not while it loads */
-		r->config.on_status(r->config.data);
+	msg.bytes = reader_bytes(body, msg.len);
+	lease_recv(r->lease, r->now_ms, &msg, &r->out);
+}
+
+static void take_message(struct ring *r, const struct ring_id *from,
+			 const void *bytes, size_t len)
+{
+	struct reader body;
+
+	switch (peer_kind(bytes, len, &body)) {
+	case PEER_GROUP:
+		len = reader_left(&body);
+		group_recv(r->group, r->now_ms, from, reader_bytes(&body, len),
+			   len);
+		break;
+	case PEER_LEASE:
+		take_lease(r, from, &body);
+		break;
+	case PEER_ITEMS:
+		take_items(r, from, &body);
+		break;
+	case PEER_JOIN:
+		servers_on_join(r, &body, from);
+		break;
+	case PEER_REFUSAL:
+		life_on_refusal(r, &body);
+		break;
+	case PEER_FAREWELL:
+		r->has_left |= r->is_leaving;
+		break;
+	case PEER_N_KINDS:
+		break;
+	}
 }
 
 /* ---- The group's callbacks ---- */
 
+/* Before the log is applied: its first command holds the settings. */
+static int peek(void *data, const void *bytes, size_t len)
+{
+	struct ring *r = data;
+	const struct ring_settings *asked = &r->config.settings;
+	const struct keyset_events none = {0};
+
+	if (keyset_settings(r->keys) != NULL) /* from the store */
+		return settings_check(asked, keyset_settings(r->keys),
+				      r->errmsg);
+	struct keyset *scratch = keyset_create(&none);
+	int rc = 0;
+
+	if (keyset_apply(scratch, 1, bytes, len) == 0 &&
+	    keyset_settings(scratch) != NULL)
+		rc = settings_check(asked, keyset_settings(scratch), r->errmsg);
+	keyset_destroy(scratch);
+	return rc;
+}
+
+/* The settings have come, by the log or by another node's store. */
+static void check_settings(struct ring *r)
+{
+	char text[RING_ERRMSG_SIZE];
+
+	if (!ring_same(keyset_cluster(r->keys), &r->config.cluster))
+		life_refuse(r, -EXDEV,
+			    "the log is another cluster's than this node's "
+			    "state");
+	else if (settings_check(&r->config.settings, keyset_settings(r->keys),
+				text) != 0)
+		life_refuse(r, -EINVAL, "%s", text);
+}
+
 static int on_apply(void *data, uint64_t index, const void *bytes, size_t len)
 {
 	struct ring *r = data;
+	bool first = keyset_settings(r->keys) == NULL;
+	int rc = keyset_apply(r->keys, index, bytes, len);
 
-	return keyset_apply(r->keys, index, bytes, len);
+	if (rc == 0 && first)
+		check_settings(r);
+	/* Since the barrier of a leader's term all entries are its own. */
+	if (r->group_status.is_leader && r->in_flight > 0)
+		r->in_flight--;
+	return rc;
+}
+
+static void on_node(void *data, uint32_t node)
+{
+	life_on_node(data, node);
 }
 
 static void on_collect(void *data, struct store_batch *out)
@@ -303,7 +283,41 @@ static int on_load_meta(void *data, const void *meta, size_t len)
 	struct ring *r = data;
 	int rc = keyset_load_meta(r->keys, meta, len);
 
-	return rc == 0 ? keyset_load_end(r->keys) : rc;
+	if (rc == 0)
+		rc = keyset_load_end(r->keys);
+	if (rc != 0 || !r->is_open)
+		return rc;
+	check_settings(r);
+	view_replace(r, r->old_keys);
+	keyset_destroy(r->old_keys);
+	r->old_keys = NULL;
+	life_reload(r);
+	r->config.on_status(r->config.data);
+	return 0;
+}
+
+static struct keyset *create_keys(struct ring *r)
+{
+	struct keyset_events events = {.on_key = view_on_key,
+				       .on_request = request_on_request,
+				       .on_answer = request_on_answer,
+				       .on_node = on_node,
+				       .data = r};
+
+	return keyset_create(&events);
+}
+
+/* Another node's store takes the place of what is here; on_load_meta() is the
+ * last of it. */
+static void on_reset(void *data)
+{
+	struct ring *r = data;
+
+	if (!r->is_open || r->old_keys != NULL)
+		keyset_destroy(r->keys);
+	else
+		r->old_keys = r->keys;
+	r->keys = create_keys(r);
 }
 
 static void on_group_change(void *data)
@@ -376,61 +390,60 @@ static int mark_started(struct ring *r)
 	return rc;
 }
 
-static int open_group(struct ring *r, bool create)
+static int open_group(struct ring *r, bool started)
 {
 	struct group_config config = {.dir = r->dir,
 				      .cluster = r->config.cluster,
 				      .node = r->config.id,
-				      .create = create,
+				      .create = !started && !r->config.join,
+				      .join = r->config.join,
 				      .apply = on_apply,
 				      .collect = on_collect,
 				      .load_key = on_load_key,
 				      .load_meta = on_load_meta,
+				      .reset = on_reset,
 				      .on_change = on_group_change,
 				      .on_log = on_log,
+				      .send = r->config.send ? on_send : NULL,
 				      .wake = on_wake,
 				      .data = r};
 
 	return group_open(&config, r->now_ms, peek, &r->group, r->errmsg);
 }
 
-static void want(struct ring *r)
-{
-	r->wanted = r->config.settings;
-	for (size_t i = 0; i < N_SETTINGS; i++)
-		if (*setting_in(&r->wanted, i) == RING_UNSET)
-			*setting_in(&r->wanted, i) = *setting_in(
-				(struct ring_settings *)&defaults, i);
-}
-
 static struct ring *ring_create(const struct ring_config *config,
 				uint64_t now_ms)
 {
 	struct ring *r = xcalloc(1, sizeof(*r));
-	struct keyset_events events = {.on_key = view_on_key,
-				       .on_request = request_on_request,
-				       .on_answer = request_on_answer,
-				       .on_nodes = on_nodes,
-				       .data = r};
 
 	r->config = *config;
 	r->dir = mem_check(strdup(config->dir));
 	r->name = mem_check(strdup(config->name));
 	r->now_ms = now_ms;
-	r->self = RING_NONE;
 	r->next_seq = 1;
+	r->leaderless_ms = now_ms;
 	r->pending_tail = &r->pending;
 	r->done_tail = &r->done;
-	r->keys = keyset_create(&events);
+	r->inbox_tail = &r->inbox;
+	r->keys = create_keys(r);
 	if (getrandom(&r->life, sizeof(r->life), 0) != sizeof(r->life))
 		mem_check(NULL); /* cannot fail for 16 bytes */
-	want(r);
+	r->wanted = settings_wanted(&config->settings);
+	life_create(r);
 	return r;
 }
 
 static void ring_destroy(struct ring *r)
 {
+	inbox_clear(r);
+	member_destroy(r);
+	servers_destroy(r);
+	life_destroy(r);
+	keyset_destroy(r->old_keys);
 	keyset_destroy(r->keys);
+	free(r->servers);
+	free(r->voters);
+	free(r->to_tell);
 	free(r->reveals);
 	free(r->dir);
 	free(r->name);
@@ -444,7 +457,7 @@ int ring_open(const struct ring_config *config, uint64_t now_ms,
 	bool started = has_started(r);
 
 	r->errmsg = errmsg;
-	int rc = open_group(r, !started);
+	int rc = open_group(r, started);
 
 	if (rc != 0)
 		goto err_ring;
@@ -454,6 +467,8 @@ int ring_open(const struct ring_config *config, uint64_t now_ms,
 			goto err_group;
 	}
 	r->errmsg = NULL;
+	life_reload(r);
+	view_open(r);
 	refresh(r);
 	r->told = ring_health(r);
 	*out = r;
@@ -468,15 +483,18 @@ err_ring:
 
 /* ---- Running ---- */
 
-/* After every call into the group. */
+/* At the end of every way in. */
 static void after(struct ring *r)
 {
+	r->is_stirred = false;
 	refresh(r);
-	if (r->self == RING_NONE && r->was_leader && !r->up_asked &&
-	    !r->is_refused)
-		ask_up(r);
+	life_run(r);
+	if (r->group_status.is_leader) {
+		member_run(r);
+		servers_run(r);
+	}
 	request_retry_orphans(r);
-	tell_status(r);
+	status_tell(r);
 	request_run_done(r);
 }
 
@@ -487,24 +505,40 @@ void ring_wake(struct ring *r, uint64_t now_ms)
 	after(r);
 }
 
+void ring_recv(struct ring *r, uint64_t now_ms, const struct ring_id *from,
+	       const void *bytes, size_t len)
+{
+	r->now_ms = now_ms;
+	if (ring_is_self(r, from))
+		return;
+	take_message(r, from, bytes, len);
+	after(r);
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 uint32_t ring_flush(struct ring *r, uint64_t now_ms)
 {
 	r->now_ms = now_ms;
-	request_flush(r, wall_us());
+	request_flush(r);
 	request_run_done(r);
-	uint64_t next = r->tick_at_ms;
+	uint64_t next = least(group_due_ms(r->group), view_next_ms(r));
 
-	if (view_next_ms(r) < next)
-		next = view_next_ms(r);
-	if (request_next_ms(r) < next)
-		next = request_next_ms(r);
+	next = least(next, least(request_next_ms(r), life_next_ms(r)));
+	if (r->group_status.is_leader)
+		next = least(next,
+			     least(member_next_ms(r), servers_next_ms(r)));
+	next = r->is_stirred ? now_ms : least(next, now_ms + MOST_MS);
 	return next > now_ms ? (uint32_t)(next - now_ms) : 0;
 }
 
 void ring_tick(struct ring *r, uint64_t now_ms)
 {
 	r->now_ms = now_ms;
-	r->tick_at_ms = now_ms + group_tick(r->group, now_ms);
+	group_tick(r->group, now_ms);
 	view_tick(r);
 	request_tick(r);
 	after(r);

@@ -3,11 +3,15 @@
  *
  * A ring is one node's copy of the key machine (keyset.c), fed by the log
  * (group.c over C-Raft) and kept on disk (wal.c, store.c). It knows nodes, keys
- * and vnodes; it knows nothing of files, sockets or failure detection.
+ * and vnodes; it knows nothing of files, sockets or failure detection. Bytes for
+ * other nodes go out by config.send and come in by ring_recv(); who is alive it
+ * is told by ring_member().
  *
- * Changes are asked for with ring_submit() and answered once they are applied
- * here, after a majority of the voters has them on disk. Reads are answered from
- * memory by the functions below and are valid until the loop's next turn.
+ * Changes are asked for with ring_submit(), on any node, and answered once they
+ * are applied here, after a majority of the voters has them on disk. Reads are
+ * answered from memory by the functions below and are valid until the loop's
+ * next turn. What a node holds it shows only inside its lease (lease.h): call
+ * ring_check() before reads are answered.
  *
  * Thread: every function here runs on the loop thread, and every callback
  * arrives there, unless it says otherwise. Nothing here blocks after
@@ -19,10 +23,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RING_NAME_MAX	 255	/* bytes in a key or node name */
-#define RING_NOTE_MAX	 65536	/* bytes in a note */
-#define RING_OPS_MAX	 200000 /* operations in one request */
-#define RING_ERRMSG_SIZE 512	/* bytes in an error message, NUL included */
+#define RING_NAME_MAX	 255   /* bytes in a key or node name */
+#define RING_NOTE_MAX	 65536 /* bytes in a note */
+#define RING_OPS_MAX	 4096  /* operations in one request */
+#define RING_ERRMSG_SIZE 512   /* bytes in an error message, NUL included */
+#define RING_HOST_SIZE	 32    /* bytes that tell one place from another */
 #define RING_NONE	 UINT32_MAX /* no node */
 
 struct ring;
@@ -73,7 +78,8 @@ struct ring_key {
 	uint8_t state;	     /* enum ring_state */
 	uint8_t reason;	     /* enum ring_reason */
 	uint8_t submitting;  /* 1: the submission's handle is still open */
-	uint8_t hidden; /* ring.c's: bits, why this node does not show it */
+	uint8_t hidden; /* view.c's: bits, why this node does not show it */
+	uint8_t told;	/* view.c's: the views that on_change told of */
 	uint8_t name_len;
 	char name[]; /* name_len bytes and a NUL */
 };
@@ -184,6 +190,15 @@ size_t ring_count(const struct ring *r, enum ring_view view);
 /* The node at index, or NULL past the last: 0, 1, 2, ... */
 const struct ring_node *ring_node(const struct ring *r, uint32_t index);
 
+/* What node index is in the log's group, as this node knows. */
+enum ring_role {
+	RING_ROLE_NONE, /* it has no copy of the log */
+	RING_ROLE_SPARE,
+	RING_ROLE_STANDBY,
+	RING_ROLE_VOTER,
+};
+enum ring_role ring_node_role(const struct ring *r, uint32_t index);
+
 /* This node's index, or RING_NONE before it has joined. */
 uint32_t ring_self(const struct ring *r);
 
@@ -200,7 +215,7 @@ const char *ring_reason_name(enum ring_reason reason);
 enum ring_health {
 	RING_JOINING, /* not yet up: changes are answered -EAGAIN */
 	RING_READY,
-	RING_ISOLATED, /* no majority: changes are answered -EROFS */
+	RING_ISOLATED, /* no majority or no lease: -EROFS */
 	RING_FAILED,   /* the disk failed: -EROFS until the daemon restarts */
 	RING_FULL,     /* the disk is full: -ENOSPC until there is room */
 };
@@ -208,7 +223,13 @@ enum ring_health {
 struct ring_status {
 	enum ring_health health;
 	char reason[RING_ERRMSG_SIZE]; /* one sentence, never empty */
-	uint32_t leader;	       /* node index or RING_NONE */
+	/* Failed: -EIO, the disk; or this node is refused, as by ring_open:
+	 * -EINVAL, -EXDEV, -ESTALE; or -EEXIST, its name is in use. Else 0. */
+	int error;
+	uint32_t leader; /* node index or RING_NONE */
+	bool is_shown;	 /* up and inside its lease: what it holds is shown */
+	bool has_left;	 /* ring_leave() has come to its end */
+	bool has_quorum; /* the leader is heard, or hears a majority */
 	uint64_t term;
 	uint64_t index; /* of the last entry applied */
 	uint64_t hash;	/* of the machine at that index; O(1) */
@@ -259,11 +280,20 @@ struct ring_config {
 	struct ring_id cluster; /* random, made with the first node's state */
 	struct ring_id id;	/* this node's */
 	uint64_t boot;	  /* one more than at the last start, already on disk */
-	const char *name; /* copied */
+	const char *name; /* copied; no other node that is up may have it */
 	uint32_t weight;  /* 0 to 10000 */
 	struct ring_settings
 		settings; /* wanted; refused when others are in force */
 	uint32_t op_timeout_ms;
+	/* No cluster of its own: where there is no log, wait until the nodes
+	 * that ring_member() names have added this one. */
+	bool join;
+	/* Where it runs: a hash of the machine's boot_id and the address, or
+	 * zeros when that is not known. A newer boot of the same node in the
+	 * same place proves that the older one is over (holes.md 12). */
+	uint8_t host[RING_HOST_SIZE];
+	/* Its keys are not given away so long after it was killed. */
+	uint32_t restart_grace_ms; /* at most 3600000 */
 
 	/* After every change this node can see, during apply: not a place to
 	 * call ring_submit. Not called for what ring_open finds on disk. */
@@ -274,11 +304,21 @@ struct ring_config {
 	void (*on_log)(void *data, int level, const char *line);
 	/* Thread: any. Make the loop call ring_wake() soon. */
 	void (*wake)(void *data);
+	/* Send bytes to a node, sealed and in order; may be lost. bulk: big, and
+	 * nothing else should wait behind it. Borrowed for the call, from inside
+	 * which no function of ring.h may be called. NULL: there is nobody. */
+	void (*send)(void *data, const struct ring_id *to, bool bulk,
+		     const void *bytes, size_t len);
+	/* What the herald is to send when this daemon is gone, in place of the
+	 * last one: seal it and hand it over. Borrowed. 0, or negative: it was
+	 * not, and then no lease is asked for. NULL: no herald. */
+	int (*obituary)(void *data, const void *bytes, size_t len);
 	void *data;
 };
 
-/* Read the state in config->dir and make the ring, starting a cluster of one
- * node if the directory holds none. Blocks while it reads.
+/* Read the state in config->dir and make the ring. If the directory holds none,
+ * start a cluster of one node, or wait to be added to another (config->join).
+ * What the others refuse, ring_status says later. Blocks while it reads.
  *
  * 0; else errmsg says in one sentence what is wrong and the way out:
  * -EINVAL   other settings are in force
@@ -298,6 +338,38 @@ uint32_t ring_flush(struct ring *r, uint64_t now_ms);
 
 /* Time has passed. */
 void ring_tick(struct ring *r, uint64_t now_ms);
+
+/* Bytes that a node has sent by its config.send; from is proven by the stream.
+ * What is malformed or not for us is dropped. */
+void ring_recv(struct ring *r, uint64_t now_ms, const struct ring_id *from,
+	       const void *bytes, size_t len);
+
+/* A herald's obituary, opened. 0: it is kept, tell the herald so. -EBADMSG, it
+ * is none; -ENOSPC, too many wait for a leader. */
+int ring_obituary(struct ring *r, uint64_t now_ms, const void *bytes,
+		  size_t len);
+
+/* SWIM's word of a node, at every change of it, and once for each known member
+ * after ring_open. */
+enum ring_member_state {
+	RING_MEMBER_ALIVE,
+	RING_MEMBER_SUSPECT,
+	RING_MEMBER_DEAD,
+	RING_MEMBER_LEFT,      /* for good, as after ring_leave: not a stop */
+	RING_MEMBER_FORGOTTEN, /* by a user: it will not come back */
+};
+void ring_member(struct ring *r, uint64_t now_ms, const struct ring_id *id,
+		 enum ring_member_state state);
+
+/* Is what this node holds shown, at this instant? Call it before anything is
+ * read for a user: after a stop or a suspend the lease may be out, and then
+ * ring_find and its like show nothing held from here on. Cheap. */
+bool ring_check(struct ring *r, uint64_t now_ms);
+
+/* Leave: what is held here vanishes now, and goes to the heirs when the cluster
+ * has agreed; then this node's server is taken out. ring_status.has_left says
+ * when that is done. Cannot be taken back. */
+void ring_leave(struct ring *r, uint64_t now_ms);
 
 /* Finish the writes under way, answer what is left with -ECANCELED, and release
  * r (accepts NULL). Blocks until the disk has answered, at most 5 s. */

@@ -1,12 +1,32 @@
 /* SPDX-License-Identifier: MIT */
-/* The inside of struct ring, shared by ring.c (life), request.c (asking for
- * changes) and view.c (what this node shows). */
+/* The inside of struct ring, for the files that make it up:
+ *
+ * ring.c      opening, running, closing; the group's callbacks
+ * settings.c  the cluster's settings against those that were asked for
+ * status.c    health, and the sentences that say why
+ * life.c      this node: joining, up, its lease, leaving
+ * request.c   asking for changes, once each
+ * view.c      what this node shows
+ * inbox.c     the leader: requests of other nodes, until they are in an entry
+ * member.c    the leader: who is up, and who is not any more
+ * servers.c   the leader: who has a copy of the log, and votes */
 #ifndef RING_RING_IMPL_H
 #define RING_RING_IMPL_H
 
+#include <string.h>
+
+#include "ring/calm.h"
 #include "ring/group.h"
 #include "ring/keyset.h"
+#include "ring/lease.h"
+#include "ring/peer.h"
 #include "ring/ring.h"
+
+#define IN_FLIGHT_MAX 4		 /* entries, or messages, not yet applied */
+#define ENTRY_BYTES   (4u << 20) /* no request is added beyond this */
+#define REPEAT_MS     300	 /* what was sent to the leader goes again */
+#define SILENT_MS     5000	 /* who asks no more is forgotten */
+#define BULK_BYTES    65536u	 /* a message of that size is bulk */
 
 /* Why this node does not show a key, in ring_key.hidden. */
 enum {
@@ -27,15 +47,49 @@ struct reveal {
 struct ring_pending {
 	struct ring_request *req; /* NULL: nobody waits any more */
 	uint64_t seq, deadline_ms;
-	bool sent;	     /* in this leadership */
+	uint64_t sent_ms;
+	bool sent;	     /* to this leader, or by it, in this term */
 	bool tried;	     /* in any: it may be in the log */
 	bool late;	     /* the deadline has passed */
-	bool last_of_entry;  /* with it, an entry is no more in flight */
+	bool last_of_batch;  /* with it, a message is no more in flight */
 	struct ring_op *ops; /* a copy; names and notes are in copies */
 	size_t n_ops;
 	char *copies;
 	size_t bytes;			 /* of copies */
 	struct ring_pending *next, **at; /* at: what points to it */
+};
+
+/* A request of another node, as it stands in an entry. */
+struct inbox_item {
+	struct keyset_origin origin;
+	uint32_t n_ops;
+	size_t len;
+	struct inbox_item *next;
+	uint8_t bytes[];
+};
+
+/* What SWIM says of a node. */
+struct member {
+	struct ring_id id;
+	enum ring_member_state state;
+	uint64_t since_ms;
+};
+
+/* A node that asks to be up, until it is. */
+struct arrival {
+	struct keyset_up up;
+	char name[RING_NAME_MAX + 1];
+	uint64_t heard_ms;
+	bool has_waited;	     /* for calm, long enough */
+	bool is_let;		     /* past, by the lease */
+	bool is_chosen, is_proposed; /* for, in an entry of this leader */
+};
+
+/* A server that asks to be added, or a node that asks to go; or a server of
+ * which a change has failed. */
+struct asker {
+	struct ring_id node;
+	uint64_t server, since_ms, heard_ms;
 };
 
 struct ring {
@@ -44,19 +98,42 @@ struct ring {
 	char *dir, *name;
 	struct ring_id life;
 	struct keyset *keys;
+	struct keyset *old_keys; /* while another node's store is loaded */
 	struct group *group;
-	uint64_t now_ms, tick_at_ms;
-	char *errmsg; /* of ring_open, while it runs */
+	uint64_t now_ms;
+	char *errmsg;	 /* of ring_open, while it runs */
+	bool is_open;	 /* on_change is called from now on */
+	bool is_stirred; /* ring_tick has something to do */
 
-	/* Membership of this node. */
-	uint32_t self;	 /* RING_NONE until its life is up */
-	bool up_asked;	 /* in this leadership */
-	bool is_refused; /* for good: refusal says why */
-	char refusal[RING_ERRMSG_SIZE];
-	bool was_leader;
+	/* The log, as after the last call into the group. */
 	uint64_t base_ms, leader_since_ms; /* machine time (holes.md 23) */
-	struct group_status group_status;  /* as of the last change */
-	enum ring_health told;		   /* by on_status */
+	uint64_t leaderless_ms;		   /* since when; UINT64_MAX: not */
+	struct ring_id last_leader;	   /* zeros: none was known yet */
+	struct group_status group_status;
+	struct group_server *servers;
+	size_t n_servers, cap_servers;
+	struct lease_voter *voters;
+	size_t n_voters;
+	bool is_alone;	       /* the only voter is this node */
+	unsigned in_flight;    /* entries by this leader; else messages to it */
+	enum ring_health told; /* by on_status */
+	struct ring_id told_leader;
+
+	/* This node. */
+	uint32_t self;	/* RING_NONE until its life was up once */
+	uint64_t epoch; /* of its life, while it is up */
+	bool is_up;
+	bool shows, has_shown; /* up, and inside its lease */
+	bool is_leaving, has_left;
+	bool is_refused; /* for good: refusal says why */
+	bool up_asked;
+	int refusal_rc;
+	char refusal[RING_ERRMSG_SIZE];
+	uint64_t ask_at_ms, join_at_ms;
+	size_t join_next;
+	struct lease *lease;
+	struct lease_out out;
+	uint64_t campaign_at_ms, campaign_term; /* UINT64_MAX: no need */
 
 	/* Requests. */
 	struct ring_pending *pending, **pending_tail; /* by seq */
@@ -64,19 +141,92 @@ struct ring {
 	struct ring_pending *applying; /* its operations run now, or NULL */
 	struct orphan *orphans;
 	uint64_t next_seq;
-	unsigned in_flight; /* entries */
 	size_t n_abandoned; /* pending with nobody waiting */
 	bool stalled;	    /* one timed out, none was answered since */
 
-	/* Back-offs: a heap by at_ms. */
+	/* Views. The back-offs are a heap by at_ms. */
 	struct reveal *reveals;
 	size_t n_reveals, cap_reveals;
-	size_t n_backoff; /* keys with HIDDEN_BACKOFF */
+	size_t n_backoff;  /* keys with HIDDEN_BACKOFF */
+	uint64_t *to_tell; /* lives whose views may have changed */
+	size_t n_to_tell;
+
+	/* The leader's work. */
+	struct inbox_item *inbox, **inbox_tail;
+	size_t inbox_bytes;
+	struct member *members;
+	size_t n_members, cap_members;
+	struct arrival *arrivals;
+	size_t n_arrivals, cap_arrivals;
+	struct calm calm;
+	struct asker *joiners, *leavers, *failures;
+	size_t n_joiners, cap_joiners, n_leavers, cap_leavers;
+	size_t n_failures, cap_failures;
+	uint64_t role_at_ms, role_from_ms, changed_ms;
+	int change_step; /* enum role_step, of the change under way */
+	uint64_t change_server, change_ms;
 };
 
+/* ring.c */
+/* Propose an entry of this leader. Takes b's bytes, on success only. */
+int ring_propose(struct ring *r, struct buf *b);
+void ring_begin_entry(struct ring *r, struct buf *b);
+/* Send to a node that is not this one. */
+void ring_send(struct ring *r, const struct ring_id *to, const struct buf *b);
+bool ring_has_room(const struct ring *r, size_t bytes);
+/* A place more in an array of n. */
+void *ring_grown(void *base, size_t n, size_t *cap, size_t size);
+
+static inline bool ring_same(const struct ring_id *a, const struct ring_id *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0;
+}
+
+static inline bool ring_is_self(const struct ring *r, const struct ring_id *id)
+{
+	return ring_same(&r->config.id, id);
+}
+
+static inline bool ring_is_nobody(const struct ring_id *id)
+{
+	static const struct ring_id nobody;
+
+	return ring_same(id, &nobody);
+}
+
+/* settings.c */
+/* RING_UNSET replaced by what is the default. */
+struct ring_settings settings_wanted(const struct ring_settings *asked);
+/* 0, or -EINVAL: errmsg names the first that differs, and both values. */
+int settings_check(const struct ring_settings *asked,
+		   const struct ring_settings *in_force,
+		   char errmsg[RING_ERRMSG_SIZE]);
+
+/* status.c */
+enum ring_health ring_health(const struct ring *r);
+bool status_is_leaderless(const struct ring *r);
+/* Call on_status if health or leader is another. */
+void status_tell(struct ring *r);
+
+/* life.c */
+void life_create(struct ring *r);
+void life_destroy(struct ring *r);
+void life_on_node(struct ring *r, uint32_t node);
+void life_on_up_answer(struct ring *r, const struct keyset_origin *o, int rc);
+void life_reload(struct ring *r); /* the machine is another */
+void life_set_raft(struct ring *r);
+void life_run(struct ring *r);
+uint64_t life_next_ms(const struct ring *r);
+bool life_has_left(const struct ring *r);
+/* This node is not wanted, for good. rc and the sentence are for the status. */
+__attribute__((format(printf, 3, 4))) void life_refuse(struct ring *r, int rc,
+						       const char *format, ...);
+void life_on_refusal(struct ring *r, struct reader *body);
+
 /* view.c */
-unsigned view_shown(const struct ring *r, uint32_t holder, uint8_t state,
-		    uint8_t submitting, uint8_t hidden);
+void view_open(struct ring *r);
+void view_replace(struct ring *r, struct keyset *old);
+void view_show(struct ring *r, bool on);
 void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 		 bool note, bool removed);
 void view_start_backoffs(struct ring *r);
@@ -89,18 +239,45 @@ void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 		       const struct keyset_answer *answers, size_t n);
 void request_tick(struct ring *r);
 uint64_t request_next_ms(const struct ring *r);
-void request_flush(struct ring *r, uint64_t wall_us);
+void request_flush(struct ring *r);
 void request_retry_orphans(struct ring *r);
 void request_unsend(struct ring *r);
+/* This node's life is over: what was not answered was not done; or, unless
+ * is_known, may have been. */
+void request_life_over(struct ring *r, bool is_known);
 void request_cancel_all(struct ring *r);
 void request_run_done(struct ring *r);
 /* Is key, which is being made, for a caller that waits no more? */
 bool request_is_abandoned(const struct ring *r, const struct ring_key *key);
 
-/* ring.c */
-enum ring_health ring_health(const struct ring *r);
-void ring_on_up(struct ring *r, const struct keyset_origin *origin, int rc);
-bool ring_has_room(const struct ring *r, size_t bytes);
-uint64_t ring_machine_ms(const struct ring *r); /* for the next entry */
+/* inbox.c */
+void inbox_push(struct ring *r, const struct peer_item *item);
+/* Append what waits to b, within limits that an empty entry may pass with one
+ * request. Gives how many: inbox_drop() them when the entry is proposed. */
+size_t inbox_peek(const struct ring *r, struct buf *b, size_t max_bytes,
+		  size_t *n_ops);
+void inbox_drop(struct ring *r, size_t n);
+void inbox_clear(struct ring *r);
+
+/* member.c */
+void member_destroy(struct ring *r);
+const struct member *member_find(const struct ring *r,
+				 const struct ring_id *id);
+void member_on_arrival(struct ring *r, const struct keyset_up *up);
+void member_on_up_answer(struct ring *r, const struct ring_id *id, int rc);
+void member_on_leaving(struct ring *r, const struct keyset_origin *o);
+void member_take_downs(struct ring *r); /* from r->out */
+void member_unsend(struct ring *r);	/* the leadership is over */
+void member_run(struct ring *r);
+uint64_t member_next_ms(const struct ring *r);
+
+/* servers.c */
+void servers_destroy(struct ring *r);
+void servers_on_join(struct ring *r, struct reader *body,
+		     const struct ring_id *from);
+void servers_on_leaving(struct ring *r, const struct ring_id *node);
+void servers_unsend(struct ring *r);
+void servers_run(struct ring *r);
+uint64_t servers_next_ms(const struct ring *r);
 
 #endif

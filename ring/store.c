@@ -17,14 +17,12 @@
  * LMDB writes with pwrite, not through its map, so that a full disk is an error
  * and not a SIGBUS, and never touches a page in use, so that a failed write
  * changes nothing. store_check.c has what LMDB itself does not check. */
-#include "ring/store.h"
+#include "ring/store_impl.h"
 
 #include <assert.h>
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <lmdb.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -39,27 +37,12 @@
 #define FORMAT_VERSION 1
 #define MAP_MAX	       ((size_t)1 << 40)
 #define LOCK_BYTES     8192 /* of LMDB's lock file */
-#define MACHINE	       "meta-machine"
-#define SNAPSHOT       "meta-snapshot"
 #define STORE	       "meta-store"
 #define WAY_OUT                                                                \
 	"restore the file, or remove the state directory and join again as "   \
 	"a new node"
 
-struct store {
-	MDB_env *env;
-	MDB_dbi dbi;
-	size_t map_bytes;
-	char *path;	  /* dir/store */
-	struct buf value; /* the one being written */
-};
-
-/* What "meta-store" says. */
-struct census {
-	uint64_t txn, n, sum;
-};
-
-static int err_from_mdb(int rc)
+int store_err(int rc)
 {
 	switch (rc) {
 	case MDB_SUCCESS:
@@ -107,13 +90,13 @@ static struct life_key life_key(uint64_t life)
 	return key;
 }
 
-static bool is_life_key(const MDB_val *key)
+bool store_is_life(const MDB_val *key)
 {
 	return key->mv_size == sizeof(struct life_key) &&
 	       *(const uint8_t *)key->mv_data == 'k';
 }
 
-static MDB_val name_key(const char *name)
+MDB_val store_name_key(const char *name)
 {
 	return (MDB_val){strlen(name), (void *)(uintptr_t)name};
 }
@@ -126,8 +109,8 @@ static uint64_t checksum(const MDB_val *key, const void *bytes, size_t n)
 
 /* The bytes of value, which stands under key; its XXH3 in *sum. False: they are
  * not what was written. */
-static bool unwrap(const MDB_val *key, const MDB_val *value, MDB_val *bytes,
-		   uint64_t *sum)
+bool store_unwrap(const MDB_val *key, const MDB_val *value, MDB_val *bytes,
+		  uint64_t *sum)
 {
 	struct reader r = reader_of(value->mv_data, value->mv_size);
 
@@ -171,24 +154,26 @@ static int reserve_lock(const char *path)
 	return rc == EOPNOTSUPP || rc == EINVAL ? 0 : rc;
 }
 
-static int start_env(MDB_env *env, const char *path, size_t map_bytes)
+static int start_env(MDB_env *env, const char *path, size_t map_bytes,
+		     unsigned flags)
 {
 	int rc = reserve_lock(path);
 
 	if (rc == 0)
 		rc = mdb_env_set_mapsize(env, map_bytes);
 	/* NOTLS: a reader belongs to no thread. */
-	return rc != 0 ? rc : mdb_env_open(env, path, MDB_NOTLS, 0600);
+	return rc != 0 ? rc : mdb_env_open(env, path, MDB_NOTLS | flags, 0600);
 }
 
-static int open_env(struct store *s)
+int store_open_env(struct store *s)
 {
 	MDB_env *env;
 	int rc = mdb_env_create(&env);
 
 	if (rc != 0)
 		return rc;
-	rc = start_env(env, s->path, s->map_bytes);
+	rc = start_env(env, s->path, s->map_bytes,
+		       s->unsynced ? MDB_NOSYNC : 0);
 	if (rc == 0)
 		rc = open_dbi(env, &s->dbi);
 	if (rc != 0) {
@@ -213,16 +198,16 @@ static int put(struct store *s, MDB_txn *txn, MDB_val key, const void *bytes,
 	return mdb_put(txn, s->dbi, &key, &value, 0);
 }
 
-static int get_census(struct store *s, MDB_txn *txn, struct census *out)
+int store_census(struct store *s, MDB_txn *txn, struct store_census *out)
 {
-	MDB_val key = name_key(STORE), value, bytes;
+	MDB_val key = store_name_key(STORE), value, bytes;
 	uint64_t sum;
 	int rc = mdb_get(txn, s->dbi, &key, &value);
 
-	*out = (struct census){0};
+	*out = (struct store_census){0};
 	if (rc != 0)
 		return rc;
-	if (!unwrap(&key, &value, &bytes, &sum))
+	if (!store_unwrap(&key, &value, &bytes, &sum))
 		return MDB_CORRUPTED;
 	struct reader r = reader_of(bytes.mv_data, bytes.mv_size);
 	if (reader_u32(&r) != FORMAT_VERSION)
@@ -233,7 +218,8 @@ static int get_census(struct store *s, MDB_txn *txn, struct census *out)
 	return r.bad || reader_left(&r) != 0 ? MDB_CORRUPTED : 0;
 }
 
-static int put_census(struct store *s, MDB_txn *txn, const struct census *c)
+static int put_census(struct store *s, MDB_txn *txn,
+		      const struct store_census *c)
 {
 	struct buf b = {0};
 	uint64_t sum;
@@ -242,14 +228,14 @@ static int put_census(struct store *s, MDB_txn *txn, const struct census *c)
 	buf_u64(&b, mdb_txn_id(txn));
 	buf_u64(&b, c->n);
 	buf_u64(&b, c->sum);
-	int rc = put(s, txn, name_key(STORE), b.base, b.len, &sum);
+	int rc = put(s, txn, store_name_key(STORE), b.base, b.len, &sum);
 	free(b.base);
 	return rc;
 }
 
 /* Take the old value of key, if there is one, out of the census. */
 static int uncount(struct store *s, MDB_txn *txn, MDB_val *key,
-		   struct census *c)
+		   struct store_census *c)
 {
 	MDB_val value, bytes;
 	uint64_t sum;
@@ -257,7 +243,7 @@ static int uncount(struct store *s, MDB_txn *txn, MDB_val *key,
 
 	if (rc != 0)
 		return rc;
-	if (!unwrap(key, &value, &bytes, &sum))
+	if (!store_unwrap(key, &value, &bytes, &sum))
 		return MDB_CORRUPTED;
 	c->n--;
 	c->sum -= sum;
@@ -265,7 +251,7 @@ static int uncount(struct store *s, MDB_txn *txn, MDB_val *key,
 }
 
 static int write_record(struct store *s, MDB_txn *txn, struct reader *r,
-			struct census *c)
+			struct store_census *c)
 {
 	struct life_key life = life_key(reader_u64(r));
 	MDB_val key = {sizeof(life.byte), life.byte};
@@ -293,9 +279,9 @@ static int write_record(struct store *s, MDB_txn *txn, struct reader *r,
 static int write_all(struct store *s, MDB_txn *txn, const struct store_batch *b)
 {
 	struct reader r = reader_of(b->records.base, b->records.len);
-	struct census c;
+	struct store_census c;
 	uint64_t sum;
-	int rc = get_census(s, txn, &c);
+	int rc = store_census(s, txn, &c);
 
 	if (rc != 0 && rc != MDB_NOTFOUND)
 		return rc;
@@ -305,12 +291,21 @@ static int write_all(struct store *s, MDB_txn *txn, const struct store_batch *b)
 			return rc;
 	}
 	assert(reader_left(&r) == 0);
-	rc = put(s, txn, name_key(MACHINE), b->meta.base, b->meta.len, &sum);
+	rc = put(s, txn, store_name_key(STORE_MACHINE), b->meta.base,
+		 b->meta.len, &sum);
 	if (rc != 0)
 		return rc;
-	rc = put(s, txn, name_key(SNAPSHOT), b->snapshot.base, b->snapshot.len,
-		 &sum);
+	rc = put(s, txn, store_name_key(STORE_SNAPSHOT), b->snapshot.base,
+		 b->snapshot.len, &sum);
 	return rc != 0 ? rc : put_census(s, txn, &c);
+}
+
+void store_close_env(struct store *s)
+{
+	store_lose_readers(s);
+	if (s->env != NULL)
+		mdb_env_close(s->env);
+	s->env = NULL;
 }
 
 /* For a larger map; or after a failed write of a meta page, when LMDB does
@@ -318,10 +313,8 @@ static int write_all(struct store *s, MDB_txn *txn, const struct store_batch *b)
  * makes no difference: a batch written twice gives what it gives once. */
 static int reopen(struct store *s)
 {
-	if (s->env != NULL)
-		mdb_env_close(s->env);
-	s->env = NULL;
-	return open_env(s);
+	store_close_env(s);
+	return store_open_env(s);
 }
 
 static int write_txn(struct store *s, const struct store_batch *b)
@@ -366,7 +359,7 @@ int store_write(struct store *s, const struct store_batch *b)
 	}
 	if (rc == EDQUOT || (rc == EIO && disk_is_full(s, b)))
 		rc = ENOSPC;
-	return err_from_mdb(rc);
+	return store_err(rc);
 }
 
 /* ---- Loading ---- */
@@ -377,7 +370,7 @@ struct loading {
 	int rc;		  /* on_key's */
 	const char *what; /* damage: a record or meta */
 	char key[32];	  /* its name, for what */
-	struct census seen;
+	struct store_census seen;
 	struct buf *meta, *snapshot;
 };
 
@@ -394,8 +387,8 @@ static int load_keys(struct loading *l, MDB_cursor *cursor)
 	int rc;
 
 	while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0 &&
-	       is_life_key(&key)) {
-		if (!unwrap(&key, &value, &bytes, &sum)) {
+	       store_is_life(&key)) {
+		if (!store_unwrap(&key, &value, &bytes, &sum)) {
 			uint64_t life;
 			memcpy(&life, (uint8_t *)key.mv_data + 1, 8);
 			snprintf(l->key, sizeof(l->key), "key %llu",
@@ -414,7 +407,7 @@ static int load_keys(struct loading *l, MDB_cursor *cursor)
 static int load_meta(struct loading *l, struct store *s, MDB_txn *txn,
 		     const char *name, struct buf *out)
 {
-	MDB_val key = name_key(name), value, bytes;
+	MDB_val key = store_name_key(name), value, bytes;
 	uint64_t sum;
 	int rc = mdb_get(txn, s->dbi, &key, &value);
 
@@ -422,7 +415,7 @@ static int load_meta(struct loading *l, struct store *s, MDB_txn *txn,
 		return bad_value(l, "a meta is missing");
 	if (rc != 0)
 		return rc;
-	if (!unwrap(&key, &value, &bytes, &sum))
+	if (!store_unwrap(&key, &value, &bytes, &sum))
 		return bad_value(l, name);
 	buf_put(out, bytes.mv_data, bytes.mv_size);
 	return 0;
@@ -430,13 +423,13 @@ static int load_meta(struct loading *l, struct store *s, MDB_txn *txn,
 
 static int load_metas(struct loading *l, struct store *s, MDB_txn *txn)
 {
-	struct census c;
+	struct store_census c;
 	MDB_stat stat;
 	int rc = mdb_stat(txn, s->dbi, &stat);
 
 	if (rc != 0 || stat.ms_entries == 0)
 		return rc; /* new, and never written to */
-	rc = get_census(s, txn, &c);
+	rc = store_census(s, txn, &c);
 	if (rc == MDB_VERSION_MISMATCH)
 		return rc;
 	if (rc != 0)
@@ -446,8 +439,8 @@ static int load_metas(struct loading *l, struct store *s, MDB_txn *txn)
 		return bad_value(l, "records are missing or old");
 	if (c.txn != mdb_txn_id(txn))
 		return bad_value(l, "the last transaction is missing");
-	rc = load_meta(l, s, txn, MACHINE, l->meta);
-	return rc != 0 ? rc : load_meta(l, s, txn, SNAPSHOT, l->snapshot);
+	rc = load_meta(l, s, txn, STORE_MACHINE, l->meta);
+	return rc != 0 ? rc : load_meta(l, s, txn, STORE_SNAPSHOT, l->snapshot);
 }
 
 static int load_all(struct loading *l, struct store *s)
@@ -483,7 +476,7 @@ static int fail_load(const struct store *s, const struct loading *l, int rc,
 			 s->path);
 		return -EPROTONOSUPPORT;
 	}
-	return fail(s, err_from_mdb(rc), l->what ? l->what : mdb_strerror(rc),
+	return fail(s, store_err(rc), l->what ? l->what : mdb_strerror(rc),
 		    errmsg);
 }
 
@@ -510,19 +503,8 @@ int store_load(struct store *s,
 
 /* ---- Opening ---- */
 
-static int flush_folder(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	int rc = fsync(fd) != 0 ? -errno : 0;
-	close(fd);
-	return rc;
-}
-
 /* An empty store in the folder path, on disk when this returns. */
-static int fill_folder(const char *path, size_t map_bytes)
+int store_fill(const char *path, size_t map_bytes)
 {
 	MDB_env *env;
 
@@ -530,24 +512,13 @@ static int fill_folder(const char *path, size_t map_bytes)
 		return -errno;
 	int rc = mdb_env_create(&env);
 	if (rc != 0)
-		return err_from_mdb(rc);
-	rc = start_env(env, path, map_bytes);
+		return store_err(rc);
+	rc = start_env(env, path, map_bytes, 0);
 	if (rc == 0)
 		rc = mdb_env_sync(env, 1);
 	mdb_env_close(env);
-	rc = err_from_mdb(rc);
-	return rc == 0 ? flush_folder(path) : rc;
-}
-
-static void remove_new(const char *path)
-{
-	static const char *const names[] = {"/data.mdb", "/lock.mdb", ""};
-	char name[4096];
-
-	for (size_t i = 0; i < 3; i++) {
-		snprintf(name, sizeof(name), "%s%s", path, names[i]);
-		remove(name);
-	}
+	rc = store_err(rc);
+	return rc == 0 ? store_dir_flush(path) : rc;
 }
 
 /* Make dir/store beside its place first: a crash leaves none or a whole one. */
@@ -556,14 +527,14 @@ static int make_store(struct store *s, const char *dir)
 	char path[4096];
 
 	snprintf(path, sizeof(path), "%s/store.new", dir);
-	remove_new(path);
-	int rc = fill_folder(path, s->map_bytes);
+	store_dir_remove(path);
+	int rc = store_fill(path, s->map_bytes);
 	if (rc == 0 && rename(path, s->path) != 0)
 		rc = -errno;
 	if (rc == 0)
-		rc = flush_folder(dir);
+		rc = store_dir_flush(dir);
 	if (rc != 0)
-		remove_new(path);
+		store_dir_remove(path);
 	return rc;
 }
 
@@ -574,8 +545,13 @@ static int check_file(struct store *s, char *errmsg)
 	struct stat st;
 
 	snprintf(file, sizeof(file), "%s/data.mdb", s->path);
-	if (stat(file, &st) != 0)
-		return fail(s, -errno, "cannot be opened", errmsg);
+	if (stat(file, &st) != 0) {
+		if (errno != ENOENT)
+			return fail(s, -errno, "cannot be opened", errmsg);
+		snprintf(errmsg, RING_ERRMSG_SIZE,
+			 "%s/data.mdb is missing; " WAY_OUT, s->path);
+		return -ENOENT;
+	}
 	if (st.st_size == 0)
 		return fail(s, -EUCLEAN, "the file is empty", errmsg);
 	return store_check(file, errmsg);
@@ -591,6 +567,7 @@ int store_open(const char *dir, size_t map_bytes, struct store **out,
 	s->map_bytes = map_bytes;
 	s->path = xmalloc(size);
 	snprintf(s->path, size, "%s/store", dir);
+	store_dir_tidy(dir);
 	if (access(s->path, F_OK) != 0)
 		rc = errno == ENOENT ? make_store(s, dir) : -errno;
 	if (rc != 0) {
@@ -600,10 +577,9 @@ int store_open(const char *dir, size_t map_bytes, struct store **out,
 	rc = check_file(s, errmsg);
 	if (rc != 0)
 		goto err_store;
-	int mdb_rc = open_env(s);
+	int mdb_rc = store_open_env(s);
 	if (mdb_rc != 0) {
-		rc = fail(s, err_from_mdb(mdb_rc), mdb_strerror(mdb_rc),
-			  errmsg);
+		rc = fail(s, store_err(mdb_rc), mdb_strerror(mdb_rc), errmsg);
 		goto err_store;
 	}
 	*out = s;
@@ -618,8 +594,7 @@ void store_close(struct store *s)
 {
 	if (s == NULL)
 		return;
-	if (s->env != NULL)
-		mdb_env_close(s->env);
+	store_close_env(s);
 	free(s->value.base);
 	free(s->path);
 	free(s);

@@ -4,11 +4,11 @@
  * LMDB trusts its file: pages have no checksum, and it reads them through a
  * map. A flipped bit in a page makes it crash, loop, or lose records without a
  * word; one in its list of free pages makes the next write destroy others; a
- * file cut short, or a sector that cannot be read, ends the program with SIGBUS.
- * So every page in use is read here first, with pread, and everything that LMDB
- * follows is checked: pointers, sizes, order, counts, and that no page is used
- * twice or is both used and free. What the records say is checked in store.c, by
- * their checksums and the checksum over all.
+ * file cut short, or a sector that cannot be read, ends the program with
+ * SIGBUS. So every page in use is read here first, with pread, and everything that
+ * LMDB follows is checked: pointers, sizes, order, counts, and that no page is
+ * used twice or is both used and free. What the records say is checked in store.c,
+ * by their checksums and the checksum over all.
  *
  * The format is LMDB 0.9's data version 1 with 64-bit words in the order of the
  * machine: two meta pages, of which the one with the higher transaction id

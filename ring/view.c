@@ -7,39 +7,127 @@
 #include "ring/mem.h"
 #include "ring/ring_impl.h"
 
-#define BIT(view) (1u << (view))
+#define BIT(view)  (1u << (view))
+#define TELL_SLICE 4096 /* keys looked at in one turn of the loop */
 
-unsigned view_shown(const struct ring *r, uint32_t holder, uint8_t state,
-		    uint8_t submitting, uint8_t hidden)
+/* The views that are this node's, and are empty outside its lease. */
+#define VIEWS_OURS                                                             \
+	(BIT(RING_VIEW_OWNED) | BIT(RING_VIEW_RECOVER) | BIT(RING_VIEW_RELEASE))
+
+static unsigned shown_now(const struct ring *r, const struct ring_key *key)
 {
 	unsigned shown = BIT(RING_VIEW_KEYS);
-	bool ours = holder == r->self && r->self != RING_NONE;
+	bool ours = r->shows && key->holder == r->self;
 
-	if (hidden & HIDDEN_ABANDONED)
+	if (key->hidden & HIDDEN_ABANDONED)
 		return 0;
-	if (state == RING_PARKED)
+	if (key->state == RING_PARKED)
 		return shown | BIT(RING_VIEW_PARKED);
-	if (!ours || submitting)
+	if (!ours || key->submitting)
 		return shown;
-	if (state == RING_OFFERED)
-		return hidden & HIDDEN_BACKOFF ? shown
-					       : shown | BIT(RING_VIEW_RECOVER);
+	if (key->state == RING_OFFERED)
+		return key->hidden & HIDDEN_BACKOFF
+			       ? shown
+			       : shown | BIT(RING_VIEW_RECOVER);
 	shown |= BIT(RING_VIEW_OWNED);
-	if (state == RING_RELEASING)
+	if (key->state == RING_RELEASING)
 		shown |= BIT(RING_VIEW_RELEASE);
 	return shown;
 }
 
-static unsigned shown_now(const struct ring *r, const struct ring_key *key)
+/* Whatever changed: the difference to what was told last. */
+static void tell(struct ring *r, struct ring_key *key, bool note, bool removed)
 {
-	return view_shown(r, key->holder, key->state, key->submitting,
-			  key->hidden);
+	struct ring_change change = {
+		.key = key,
+		.before = key->told,
+		.after = removed ? 0 : shown_now(r, key),
+		.note = note,
+		.removed = removed,
+	};
+
+	key->told = (uint8_t)change.after;
+	if (r->is_open && (change.before != change.after || note))
+		r->config.on_change(r->config.data, &change);
 }
 
-static void tell(struct ring *r, const struct ring_change *change)
+/* ---- The lease comes and goes ---- */
+
+/* What waits to be told, from its end. What changes meanwhile is told at once,
+ * and then there is nothing left to say. */
+static void queue(struct ring *r, enum ring_view view, uint32_t node)
 {
-	if (change->before != change->after || change->note)
-		r->config.on_change(r->config.data, change);
+	size_t n;
+	const uint64_t *ids = keyset_list(r->keys, view, node, &n);
+
+	if (n == 0)
+		return;
+	r->to_tell =
+		xrealloc(r->to_tell, (r->n_to_tell + n) * sizeof(*r->to_tell));
+	memcpy(r->to_tell + r->n_to_tell, ids, n * sizeof(*ids));
+	r->n_to_tell += n;
+}
+
+void view_show(struct ring *r, bool on)
+{
+	if (r->shows == on)
+		return;
+	r->shows = on;
+	r->has_shown |= on;
+	queue(r, RING_VIEW_RECOVER, r->self);
+	queue(r, RING_VIEW_OWNED, r->self);
+}
+
+static void tell_slice(struct ring *r)
+{
+	for (int i = 0; i < TELL_SLICE && r->n_to_tell > 0; i++) {
+		struct ring_key *key =
+			keyset_find_id(r->keys, r->to_tell[--r->n_to_tell]);
+
+		if (key != NULL)
+			tell(r, key, false, false);
+	}
+	if (r->n_to_tell == 0) {
+		free(r->to_tell);
+		r->to_tell = NULL;
+	}
+}
+
+void view_open(struct ring *r)
+{
+	size_t n;
+	const uint64_t *ids =
+		keyset_list(r->keys, RING_VIEW_KEYS, RING_NONE, &n);
+
+	for (size_t i = 0; i < n; i++)
+		tell(r, keyset_find_id(r->keys, ids[i]), false, false);
+	r->is_open = true;
+}
+
+/* The old machine is replaced by one that has gone on meanwhile. */
+void view_replace(struct ring *r, struct keyset *old)
+{
+	size_t n;
+	const uint64_t *ids = keyset_list(old, RING_VIEW_KEYS, RING_NONE, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		struct ring_key *was = keyset_find_id(old, ids[i]);
+		struct ring_key *key = keyset_find_id(r->keys, ids[i]);
+
+		if (key == NULL) {
+			tell(r, was, false, true);
+			continue;
+		}
+		key->told = was->told;
+		key->hidden = was->hidden & HIDDEN_ABANDONED;
+		if (key->holder == r->self)
+			key->hidden |= was->hidden & HIDDEN_LEAVING;
+		if (key->note_us != was->note_us)
+			tell(r, key, true, false);
+	}
+	r->n_reveals = r->n_backoff = r->n_to_tell = 0;
+	view_start_backoffs(r);
+	queue(r, RING_VIEW_KEYS, RING_NONE);
 }
 
 /* ---- Back-offs ---- */
@@ -139,17 +227,16 @@ void view_tick(struct ring *r)
 		if (key == NULL || key->token != due.token ||
 		    !is_backing_off(r, key))
 			continue;
-		struct ring_change change = {.key = key,
-					     .before = shown_now(r, key)};
-
 		set_backoff(r, key, false);
-		change.after = shown_now(r, key);
-		tell(r, &change);
+		tell(r, key, false, false);
 	}
+	tell_slice(r);
 }
 
 uint64_t view_next_ms(const struct ring *r)
 {
+	if (r->n_to_tell > 0)
+		return r->now_ms;
 	return r->n_reveals > 0 ? r->reveals[0].at_ms : UINT64_MAX;
 }
 
@@ -159,14 +246,9 @@ void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 		 bool note, bool removed)
 {
 	struct ring *r = ring;
-	struct ring_change change = {
-		.key = key, .note = note, .removed = removed};
 
 	if (!was->existed && request_is_abandoned(r, key))
 		key->hidden |= HIDDEN_ABANDONED;
-	if (was->existed)
-		change.before = view_shown(r, was->holder, was->state,
-					   was->submitting, was->hidden);
 	if (!removed && is_backing_off(r, key)) {
 		if (was->state != RING_OFFERED || was->token != key->token)
 			start_backoff(r, key);
@@ -175,8 +257,7 @@ void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 	}
 	if (key->holder != r->self)
 		key->hidden &= (uint8_t)~HIDDEN_LEAVING;
-	change.after = removed ? 0 : shown_now(r, key);
-	tell(r, &change);
+	tell(r, key, note, removed);
 }
 
 /* ---- Reading ---- */
@@ -204,6 +285,9 @@ bool ring_shows(const struct ring *r, const struct ring_key *key,
 uint64_t *ring_list(const struct ring *r, enum ring_view view, size_t *n)
 {
 	const uint64_t *ids = keyset_list(r->keys, view, r->self, n);
+
+	if (!r->shows && BIT(view) & VIEWS_OURS)
+		*n = 0;
 	uint64_t *copy = xmalloc((*n + 1) * sizeof(*copy));
 
 	if (*n > 0)
@@ -216,6 +300,8 @@ size_t ring_count(const struct ring *r, enum ring_view view)
 	size_t n;
 
 	keyset_list(r->keys, view, r->self, &n);
+	if (!r->shows && BIT(view) & VIEWS_OURS)
+		return 0;
 	return view == RING_VIEW_RECOVER ? n - r->n_backoff : n;
 }
 

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* Appending: batches into the segment in use, and one segment after another.
  *
- * A segment is begun in this order, so that a crash between any two steps leaves
- * a log that opens:
+ * A segment is begun in this order, so that a crash between any two steps
+ * leaves a log that opens:
  *   1  what was appended is flushed
  *   2  a file of zeros is at hand: the spare, or one made now
- *   3  it gets its header, is flushed, renamed to its number, the folder flushed
- *   4  the segment before gets its closing batch and is flushed
+ *   3  it gets its header, is flushed, renamed to its number, the folder
+ *   flushed 4  the segment before gets its closing batch and is flushed
  *   5  batches go into the new one
  * After 3 the new segment is blank and the one before not closed: wal_open
  * removes the new one. From 4 on the one before says that another follows, so
  * that a missing file is noticed even if it was the newest.
+ *
+ * A restart is such a change of segments: the header of the new one says that
+ * the entries before it count no more, from step 4 on. Then the old ones are
+ * removed.
  *
  * After a failed write or flush nothing is known of what is on disk (the kernel
  * may have dropped the pages and say yes the next time): the log refuses
@@ -105,11 +109,12 @@ int wal_begin_segment(struct wal *w, int fd, const char *name,
 		.server = w->server,
 		.number = s->number,
 		.bytes = s->bytes,
-		.first = lowest(w),
+		.first = w->restarting ? w->last + 1 : lowest(w),
 		.last = w->last,
 		.term = w->term,
 		.vote = w->vote,
 		.seq = seq,
+		.restart = w->restarting,
 	};
 	char numbered[WAL_NAME_SIZE];
 	struct buf block = {0};
@@ -229,6 +234,61 @@ static int reserve(struct wal *w, size_t batch)
 	return rc;
 }
 
+static int remove_oldest(struct wal *w)
+{
+	char name[WAL_NAME_SIZE];
+
+	wal_file_name(name, w->old[0].number);
+	/* The folder is flushed each time: after a crash there must be no
+	 * hole in the sequence. */
+	if (unlinkat(w->dirfd, name, 0) != 0 && errno != ENOENT)
+		return -EIO;
+	if (wal_file_flush_dir(w->dirfd) != 0)
+		return -EIO;
+	atomic_fetch_sub(&w->bytes, w->old[0].bytes);
+	w->n_old--;
+	memmove(w->old, w->old + 1, w->n_old * sizeof(*w->old));
+	return 0;
+}
+
+/* With the lock held. */
+static int restart(struct wal *w, uint64_t first)
+{
+	uint64_t last = w->last, low = w->now.lowest;
+
+	w->last = first - 1;
+	w->now.lowest = UINT64_MAX; /* nothing here counts */
+	w->restarting = true;
+	int rc = enter_spare(w);
+
+	w->restarting = false;
+	if (rc != 0) {
+		w->last = last;
+		w->now.lowest = low;
+	}
+	/* What cannot be removed now is removed by the next wal_trim. */
+	for (size_t i = 0; rc == 0 && i < w->n_old; i++) {
+		w->old[i].lowest = UINT64_MAX;
+		w->old[i].highest = 0;
+	}
+	while (rc == 0 && w->n_old > 0 && remove_oldest(w) == 0)
+		;
+	return rc;
+}
+
+int wal_restart(struct wal *w, uint64_t first)
+{
+	assert(first > 0);
+	int rc = wal_sync(w);
+
+	if (rc != 0)
+		return rc;
+	pthread_mutex_lock(&w->lock);
+	rc = restart(w, first);
+	pthread_mutex_unlock(&w->lock);
+	return rc;
+}
+
 static void note_indexes(struct wal *w, const struct wal_entry *e, size_t n)
 {
 	if (e[0].index < w->now.lowest)
@@ -297,23 +357,6 @@ int wal_prepare(struct wal *w)
 	int rc = make_spare(w);
 	pthread_mutex_unlock(&w->lock);
 	return rc;
-}
-
-static int remove_oldest(struct wal *w)
-{
-	char name[WAL_NAME_SIZE];
-
-	wal_file_name(name, w->old[0].number);
-	/* The folder is flushed each time: after a crash there must be no
-	 * hole in the sequence. */
-	if (unlinkat(w->dirfd, name, 0) != 0 && errno != ENOENT)
-		return -EIO;
-	if (wal_file_flush_dir(w->dirfd) != 0)
-		return -EIO;
-	atomic_fetch_sub(&w->bytes, w->old[0].bytes);
-	w->n_old--;
-	memmove(w->old, w->old + 1, w->n_old * sizeof(*w->old));
-	return 0;
 }
 
 int wal_trim(struct wal *w, uint64_t index)

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* The log on disk: entries, term and vote, in preallocated segments.
  *
- * dir/wal/NNNNNNNNNNNNNNNN.seg (hex sequence number, from 1), written with zeros
- * and flushed before it is used, so that an append costs one flush: no block is
- * allocated, no size changes. See wal_format.c for the format, field by field.
+ * dir/wal/NNNNNNNNNNNNNNNN.seg (hex sequence number, from 1), written with
+ * zeros and flushed before it is used, so that an append costs one flush: no block
+ * is allocated, no size changes. See wal_format.c for the format, field by
+ * field.
  *
- * One append is one batch, the unit of what may be torn by a crash. What did not
- * reach the disk whole, and had not been flushed, is cut off: nothing was
- * answered for it. Damage anywhere else, a flipped bit in the last batch too, is
- * reported with file and offset and never repaired.
+ * One append is one batch, the unit of what may be torn by a crash. What did
+ * not reach the disk whole, and had not been flushed, is cut off: nothing was
+ * answered for it. Damage anywhere else, a flipped bit in the last batch too,
+ * is reported with file and offset and never repaired.
  *
  * An entry replaces what an earlier batch held at its index and after: that is
  * how a conflicting tail is cut, without a call of its own.
@@ -58,9 +59,9 @@ struct wal_found {
 };
 void wal_found_finish(struct wal_found *f);
 
-/* Open dir/wal, or make it if create and there is none. Cuts a torn tail. If the
- * first segments are missing, found->first is beyond what was trimmed: that is
- * for the caller to see.
+/* Open dir/wal, or make it if create and there is none. Cuts a torn tail. If
+ * the first segments are missing, found->first is beyond what was trimmed: that
+ * is for the caller to see.
  * 0; else nothing was changed, and errmsg (RING_ERRMSG_SIZE) has one sentence
  * with the file, and the offset where there is one:
  * -EUCLEAN damaged; -ENOENT a segment, or the whole log, is missing;
@@ -72,12 +73,19 @@ int wal_open(const struct wal_config *config, bool create, struct wal **out,
 /* Append n entries as one batch, which is on disk after the next wal_sync().
  * Entries are consecutive, the first at most one past the last.
  * 0; -ENOSPC: no room and no spare segment: nothing was written, call again
- * when there is one; -EMSGSIZE: more than 1 GiB: nothing was written; -EIO, ...:
- * the log's state is unknown: stop, everything is refused with -EIO now. */
+ * when there is one; -EMSGSIZE: more than 1 GiB: nothing was written; -EIO,
+ * ...: the log's state is unknown: stop, everything is refused with -EIO
+ * now. */
 int wal_append(struct wal *w, const struct wal_entry *entries, size_t n);
 
 /* Record term and vote, as a batch of its own. As wal_append, the flush too. */
 int wal_set_vote(struct wal *w, uint64_t term, uint64_t vote);
+
+/* Begin anew at index first: no entry before this counts any more, term and
+ * vote do. On disk when this returns 0; when the machine stops before, the log is
+ * as it was, or begun anew. For a log that a snapshot has replaced.
+ * As wal_append; -ENOSPC: the log is as it was, call again. */
+int wal_restart(struct wal *w, uint64_t first);
 
 /* Flush what was appended: one fdatasync, or none if there is nothing. 0 or
  * -EIO, ...: stop. */
@@ -92,8 +100,8 @@ size_t wal_room(const struct wal *w);
  * meanwhile, no other. */
 int wal_prepare(struct wal *w);
 
-/* Remove the oldest segments in which every entry is below index. No entry below
- * it may be appended afterwards. 0 or -EIO. */
+/* Remove the oldest segments in which every entry is below index. No entry
+ * below it may be appended afterwards. 0 or -EIO. */
 int wal_trim(struct wal *w, uint64_t index);
 
 /* Bytes of all segments on disk. Thread: any. */
@@ -101,8 +109,9 @@ uint64_t wal_bytes(const struct wal *w);
 
 void wal_close(struct wal *w); /* flushes; accepts NULL */
 
-/* The calling thread has a descriptor table of its own now: close what it has of
- * the log. Before the first append; from now on all of w is for the workers. */
+/* The calling thread has a descriptor table of its own now: close what it has
+ * of the log. Before the first append; from now on all of w is for the
+ * workers. */
 void wal_leave(const struct wal *w);
 
 #endif

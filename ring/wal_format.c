@@ -6,8 +6,9 @@
  *   offset size
  *        0    8  magic "ringlog\n"
  *        8    4  version of the format: 1
- *       12    4  zero
- *       16   16  cluster id
+ *       12    4  1: the log begins anew with this segment, and entries in the
+ *                ones before count no more (a snapshot has replaced them); else
+ *       0 16   16  cluster id
  *       32   16  node id
  *       48    8  raft id of the server
  *       56    8  number of the segment, from 1
@@ -89,7 +90,7 @@ void wal_head_encode(const struct wal_head *h, struct buf *out)
 	out->len = 0;
 	buf_u64(out, SEGMENT_MAGIC);
 	buf_u32(out, FORMAT_VERSION);
-	buf_u32(out, 0);
+	buf_u32(out, h->restart);
 	buf_put(out, h->cluster.byte, sizeof(h->cluster.byte));
 	buf_put(out, h->node.byte, sizeof(h->node.byte));
 	buf_u64(out, h->server);
@@ -120,7 +121,7 @@ int wal_head_decode(struct wal_head *h, const uint8_t block[WAL_BLOCK])
 		return -EUCLEAN;
 	if (reader_u32(&r) != FORMAT_VERSION)
 		return -EPROTONOSUPPORT;
-	reader_u32(&r);
+	h->restart = reader_u32(&r) != 0;
 	get_id(&r, &h->cluster);
 	get_id(&r, &h->node);
 	h->server = reader_u64(&r);

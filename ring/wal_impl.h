@@ -33,6 +33,7 @@ struct wal_head {
 	uint64_t last;	 /* index, when the segment was begun; so are: */
 	uint64_t term, vote;
 	uint64_t seq; /* of the first batch here */
+	bool restart; /* no entry of the segments before counts any more */
 };
 void wal_head_encode(const struct wal_head *h, struct buf *out);
 /* 0; -EUCLEAN; -EPROTONOSUPPORT: written in another version of the format. */
@@ -118,6 +119,7 @@ struct wal {
 	pthread_mutex_t lock;
 	struct wal_segment *old; /* n_old, the oldest first */
 	size_t n_old;
+	bool restarting;	   /* the next segment begins the log anew */
 	int spare_fd;		   /* or -1 */
 	atomic_size_t spare_bytes; /* 0: there is none */
 

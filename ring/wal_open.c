@@ -154,7 +154,8 @@ static int check_head(struct opening *o, const struct image *m)
 	return 0;
 }
 
-/* Read the head of the segment o->at, and check it as far as it stands alone. */
+/* Read the head of the segment o->at, and check it as far as it stands
+ * alone. */
 static int read_head(struct opening *o, int fd, struct image *m)
 {
 	uint8_t block[WAL_BLOCK];
@@ -366,6 +367,19 @@ static int scan_segment(struct opening *o, struct image *m)
 	return end_closed(o, m);
 }
 
+/* A restart: forget the entries read so far. */
+static void begin_anew(struct opening *o, uint64_t last)
+{
+	struct wal *w = o->w;
+
+	drop_entries(o->found, 0);
+	w->last = last;
+	for (size_t i = 0; i < w->n_old; i++) {
+		w->old[i].lowest = UINT64_MAX;
+		w->old[i].highest = 0;
+	}
+}
+
 /* Compare the header with what was read so far. */
 static int join_segment(struct opening *o, const struct image *m)
 {
@@ -381,6 +395,8 @@ static int join_segment(struct opening *o, const struct image *m)
 		w->seq = h->seq;
 		return 0;
 	}
+	if (h->restart)
+		begin_anew(o, h->last);
 	if (h->last != w->last || h->term != w->term || h->vote != w->vote ||
 	    h->seq != w->seq)
 		return damaged(o, 80, "it does not continue the one before");

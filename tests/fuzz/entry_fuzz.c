@@ -21,8 +21,8 @@ static void build(struct keyset *k)
 	static const struct ring_id ids[2] = {{{1}}, {{2}}};
 	struct ring_settings s = {
 		.vnodes = 16, .claims = RING_CLAIMS_ANY, .max_attempts = 1};
-	struct keyset_up one = {ids[0], ids[0], 1, 1, "one"};
-	struct keyset_up two = {ids[1], ids[1], 1, 1, "two"};
+	struct keyset_up one = {ids[0], ids[0], 1, 1, 0, {0}, "one"};
+	struct keyset_up two = {ids[1], ids[1], 1, 1, 0, {0}, "two"};
 	struct keyset_origin origin = {ids[0], 1, 1, 1, 1};
 	struct ring_op ops[] = {
 		{.type = RING_CLAIM, .name = "a", .note = "n", .note_len = 1},

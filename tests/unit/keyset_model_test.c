@@ -45,6 +45,7 @@ struct mnode {
 	struct ring_id id, life;
 	uint64_t boot, epoch, floor, next_seq;
 	uint32_t weight, index;
+	int name;
 	struct manswer row[KEYSET_WINDOW];
 };
 
@@ -186,6 +187,10 @@ static int model_op(uint32_t node, const struct ring_op *op, int i)
 		if (!offered)
 			return -ENOENT;
 		key->state = RING_HELD;
+		if (claims == RING_CLAIMS_OWNER &&
+		    owners[vnode_of[i]] != node &&
+		    owners[vnode_of[i]] != RING_NONE)
+			key->state = RING_RELEASING;
 		key->uid = op->uid;
 		key->token = ++counter;
 		key->attempts++;
@@ -333,9 +338,9 @@ static void model_settle_key(int i, uint32_t gone, int reason, bool moved)
 		if (state != key->state)
 			key->since = wall;
 		key->state = state;
-	} else if (!held && key->holder == gone && heir != gone) {
+	} else if (!held && key->holder == gone && reason != RING_RESTART) {
 		pass = true;
-		if (reason != RING_RESTART && !key->submitting) {
+		if (!key->submitting) {
 			key->reason = reason;
 			key->backoff = 0;
 		}
@@ -344,7 +349,8 @@ static void model_settle_key(int i, uint32_t gone, int reason, bool moved)
 	}
 	if (pass) {
 		key->from = key->holder != RING_NONE ? key->holder : key->from;
-		key->holder = heir;
+		if (reason != RING_RESTART || key->holder != gone)
+			key->holder = heir;
 		key->state = RING_OFFERED;
 		key->token = counter;
 	}
@@ -372,13 +378,25 @@ static void model_settle(struct mnode *n, int reason)
 	count_changes(before);
 }
 
-static void model_up(struct mnode *n, const struct keyset_up *up)
+static bool has_name(const struct mnode *except, int name)
+{
+	for (int i = 0; i < N_NODES; i++)
+		if (&nodes[i] != except && nodes[i].up && nodes[i].name == name)
+			return true;
+	return false;
+}
+
+static void model_up(struct mnode *n, const struct keyset_up *up, int name)
 {
 	struct expected *e = &want[n_want++];
 	bool same = n->known && up->boot == n->boot &&
 		    memcmp(&up->life, &n->life, sizeof(up->life)) == 0;
 
 	*e = (struct expected){.origin = {.id = up->id, .boot = up->boot}};
+	if (has_name(n, name)) {
+		e->rc = -EEXIST;
+		return;
+	}
 	if (n->known && !same && up->boot <= n->boot) {
 		e->rc = -ESTALE;
 		return;
@@ -387,6 +405,7 @@ static void model_up(struct mnode *n, const struct keyset_up *up)
 		if (!n->known)
 			n->index = n_known++;
 		n->known = n->up = true;
+		n->name = name;
 		n->life = up->life;
 		n->boot = up->boot;
 		n->weight = up->weight;
@@ -409,7 +428,6 @@ static void on_key(void *data, struct ring_key *key,
 	check(i >= 0, "a known name");
 	changes_got[i]++;
 	check_int(was->existed, s->there);
-	check_int(was->hidden, 0);
 	if (was->existed) {
 		check_int(was->state, s->state);
 		check_int(was->submitting, s->submitting);
@@ -506,7 +524,10 @@ static void random_request(struct buf *e, size_t *n_done)
 static void random_up(struct buf *e)
 {
 	struct mnode *n = &nodes[below(N_NODES)];
-	struct keyset_up up = {.id = n->id, .life = n->life, .name = "node"};
+	static const char *const node_names[] = {"a", "b", "c", "d", "e"};
+	uint64_t name = below(8) == 0 ? below(N_NODES) : (uint64_t)(n - nodes);
+	struct keyset_up up = {
+		.id = n->id, .life = n->life, .name = node_names[name]};
 
 	up.boot = n->boot;
 	up.weight = (uint32_t)below(3);
@@ -517,7 +538,7 @@ static void random_up(struct buf *e)
 		n->next_seq = 1;
 	}
 	keyset_put_up(e, &up);
-	model_up(n, &up);
+	model_up(n, &up, (int)name);
 }
 
 static void random_down(struct buf *e)

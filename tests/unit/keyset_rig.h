@@ -98,10 +98,11 @@ static inline void on_answer(void *data, const struct keyset_origin *origin,
 			  : (struct keyset_answer){.rc = INT32_MAX};
 }
 
-static inline void on_nodes(void *data)
+static inline void on_node(void *data, uint32_t node)
 {
 	struct rig *g = data;
 
+	(void)node;
 	g->n_nodes++;
 }
 
@@ -217,7 +218,7 @@ static inline struct rig *rig_new(enum ring_claims claims, int n_nodes)
 	struct rig *g = xcalloc(1, sizeof(*g));
 	struct keyset_events events = {.on_key = on_key,
 				       .on_answer = on_answer,
-				       .on_nodes = on_nodes,
+				       .on_node = on_node,
 				       .data = g};
 
 	g->k = keyset_create(&events);

@@ -280,7 +280,7 @@ static void test_once_memory(void)
 {
 	struct rig *g = rig_new(RING_CLAIMS_OWNER, 1);
 	struct keyset_origin o = g->me[0];
-	size_t n = 200000;
+	size_t n = RING_OPS_MAX;
 	struct ring_op *ops = xcalloc(n, sizeof(*ops));
 
 	for (size_t i = 0; i < n; i++)
@@ -325,6 +325,57 @@ static void test_restart(void)
 	check_int(op(g, 0, RING_TAKE, "held"), 0);
 	trace_is(g, "held offered@0 -> held@0 restart t7 a1 f0\n");
 	ok("its former life is refused, and sequence numbers begin anew");
+	rig_free(g);
+}
+
+/* Half of its vnodes move to another; then it restarts while it is up. */
+static void test_restart_moved(void)
+{
+	struct rig *g = rig_new(RING_CLAIMS_OWNER, 1);
+
+	for (int i = 0; i < 40; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "m%d", i);
+		check_int(op(g, 0, RING_CLAIM, name), 0);
+	}
+	restart(g, 1, 100);
+	check(count(g, RING_VIEW_RELEASE, 0) > 0, "some have moved");
+	restart(g, 0, 100);
+	check_int(count(g, RING_VIEW_OWNED, 0), 0);
+	check_int(count(g, RING_VIEW_RECOVER, 0), 40);
+	check_int(count(g, RING_VIEW_RECOVER, 1), 0);
+	ok("a node that is back at once is offered all that it held");
+	for (int i = 0; i < 40; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "m%d", i);
+		const struct ring_key *key = find(g, name);
+		bool moved = keyset_vnode_owner(g->k, key->vnode) != 0;
+
+		check_int(key->reason, RING_RESTART);
+		check_int(op(g, 0, RING_TAKE, name), 0);
+		check_int(key->state, moved ? RING_RELEASING : RING_HELD);
+	}
+	check(count(g, RING_VIEW_RELEASE, 0) > 0, "asked for");
+	ok("what it takes in a vnode that has moved is asked for at once");
+	rig_free(g);
+}
+
+static void test_names(void)
+{
+	struct rig *g = rig_new(RING_CLAIMS_ANY, 2);
+	struct keyset_up u = up_of(g, 1);
+
+	g->me[2].boot = 1;
+	u.id = g->me[2].id;
+	check_int(up(g, 2, &u), -EEXIST);
+	check_int(keyset_find_node(g->k, &u.id), RING_NONE);
+	down(g, 1, RING_DEAD);
+	check_int(up(g, 2, &u), 0);
+	u = up_of(g, 1);
+	check_int(up(g, 1, &u), -EEXIST);
+	ok("of the nodes that are up, no two have a name");
 	rig_free(g);
 }
 
@@ -416,6 +467,8 @@ int main(void)
 	test_once();
 	test_once_memory();
 	test_restart();
+	test_restart_moved();
+	test_names();
 	test_up();
 	test_down();
 	return 0;

@@ -284,7 +284,7 @@ static void test_abandon(void)
 static void test_batch(void)
 {
 	enum {
-		N = 20000
+		N = RING_OPS_MAX
 	};
 	static struct ring_op ops[N];
 	static char names[N][16];
@@ -319,6 +319,37 @@ static void test_batch(void)
 	check_int(ring_count(r, RING_VIEW_KEYS), 0);
 	ring_close(r);
 	ok("a batch is one commit and survives a restart");
+}
+
+/* What is asked for in one turn is one entry, but never one that stalls the
+ * loop. */
+static void test_entry_size(void)
+{
+	enum {
+		N = RING_OPS_MAX / 2
+	};
+	static struct ring_op ops[3][N];
+	static struct ask asks[3];
+	struct ring *r = open_ready();
+	struct ring_status before, after;
+
+	ring_status(r, &before);
+	for (int i = 0; i < 3; i++) {
+		for (int j = 0; j < N; j++)
+			ops[i][j] = (struct ring_op){.type = RING_FINISH,
+						     .name = "none"};
+		asks[i].req = (struct ring_request){.ops = ops[i],
+						    .n_ops = N,
+						    .cb = on_done,
+						    .data = &asks[i]};
+		ring_submit(r, now_ms(), &asks[i].req);
+	}
+	for (int i = 0; i < 3; i++)
+		finish(r, &asks[i]);
+	ring_status(r, &after);
+	check_int(after.n_entries - before.n_entries, 2);
+	ring_close(r);
+	ok("an entry has no more operations than a request may have");
 }
 
 /* Enough entries for snapshots and removed segments. */
@@ -398,6 +429,7 @@ int main(void)
 	test_backoff();
 	test_abandon();
 	test_batch();
+	test_entry_size();
 	test_snapshot();
 	test_settings();
 	test_lost();

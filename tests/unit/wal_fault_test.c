@@ -232,7 +232,7 @@ int unlinkat(int dirfd, const char *name, int flags)
 /* ---- A workload that is the same each time ---- */
 
 struct state {
-	uint64_t term, vote, last, trimmed;
+	uint64_t term, vote, last, trimmed, begin;
 	unsigned origin[N_INDEX]; /* the step that appended this index */
 };
 
@@ -241,6 +241,7 @@ enum action {
 	VOTE,
 	PREPARE,
 	TRIM,
+	RESTART,
 	SYNC
 };
 
@@ -264,6 +265,8 @@ static struct step plan(const struct state *s, unsigned number)
 	p.len = check_random(&r) % 1500;
 	p.term = s->term + 1;
 	p.vote = check_random(&r);
+	if (what >= 75 && what < 79)
+		p.from += check_random(&r) % 5;
 	if (what < 10 && live > 0)
 		p.from = s->last - check_random(&r) % live;
 	else if (what < 13)
@@ -276,6 +279,8 @@ static struct step plan(const struct state *s, unsigned number)
 		p.action = PREPARE;
 	else if (what < 75)
 		p.action = live > 5 ? TRIM : PREPARE;
+	else if (what < 79)
+		p.action = RESTART;
 	else
 		p.action = SYNC;
 	return p;
@@ -292,6 +297,9 @@ static void advance(struct state *s, unsigned number, const struct step *p)
 		s->vote = p->vote;
 	} else if (p->action == TRIM) {
 		s->trimmed = s->last - 5;
+	} else if (p->action == RESTART) {
+		s->trimmed = s->last = p->from - 1;
+		s->begin = p->from;
 	}
 }
 
@@ -327,6 +335,8 @@ static int carry_out(struct wal *w, const struct step *p, unsigned number)
 		return wal_prepare(w);
 	case TRIM:
 		return wal_trim(w, p->from - 1 - 5);
+	case RESTART:
+		return wal_restart(w, p->from);
 	case SYNC:
 		return wal_sync(w);
 	}
@@ -366,7 +376,7 @@ static int run(struct progress *p)
 			rc = carry_out(w, &step, i);
 		if (step.action == PREPARE || step.action == TRIM)
 			rc = 0;
-		if (rc == 0 && step.action == SYNC)
+		if (rc == 0 && (step.action == SYNC || step.action == RESTART))
 			p->synced = i;
 		advance(&s, i, &step);
 	}
@@ -385,7 +395,7 @@ static bool equals(const struct wal_found *f, const struct state *s)
 	static uint8_t want[SEGMENT + 1];
 
 	if (f->term != s->term || f->vote != s->vote ||
-	    f->first + f->n_entries != s->last + 1)
+	    f->first + f->n_entries != s->last + 1 || f->first < s->begin)
 		return false;
 	for (size_t i = 0; i < f->n_entries; i++) {
 		const struct wal_entry *e = &f->entry[i];

@@ -21,7 +21,7 @@ static char dir[512];
 /* ---- The log as it should be ---- */
 
 struct model {
-	uint64_t term, vote, first, last;
+	uint64_t term, vote, first, last, begun;
 	struct wal_entry entry[N_MAX];
 };
 
@@ -97,6 +97,8 @@ static void check_found(const struct wal_found *f, const struct model *m)
 	check_int(f->first + f->n_entries, m->last + 1);
 	check(f->first <= m->first || f->n_entries == 0, "first %llu of %llu",
 	      (unsigned long long)f->first, (unsigned long long)m->first);
+	check(f->first >= m->begun, "first %llu, begun anew at %llu",
+	      (unsigned long long)f->first, (unsigned long long)m->begun);
 	for (size_t i = 0; i < f->n_entries; i++) {
 		const struct wal_entry *got = &f->entry[i];
 		const struct wal_entry *want = &m->entry[f->first + i];
@@ -237,7 +239,13 @@ static void random_step(struct wal **w, struct model *m)
 		check_int(wal_sync(*w), 0);
 	} else if (what < 87) {
 		check_int(wal_prepare(*w), 0);
-	} else if (what < 90 && live > 0) {
+	} else if (what < 88) {
+		forget_from(m, m->first);
+		m->first = m->last + 1 + check_random(&seed) % 5;
+		m->last = m->first - 1;
+		m->begun = m->first;
+		check_int(wal_restart(*w, m->first), 0);
+	} else if (what < 91 && live > 0) {
 		m->first += check_random(&seed) % live;
 		check_int(wal_trim(*w, m->first), 0);
 	} else {

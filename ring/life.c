@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: MIT */
+/* This node: how it joins, is up, keeps its lease, and leaves.
+ *
+ *   no log:        JOIN to one member after the other, until a leader is heard
+ *   a leader:      UP to it, again and again, until it is applied here
+ *   up:            the lease is asked for (lease.c); inside it, what this node
+ *                  holds is shown
+ *   lease out:     nothing held is shown; the life goes on when it is granted
+ *                  again
+ *   down applied:  the life is over, nothing of it is under way any more; UP
+ *                  again, in a new epoch
+ *   leaving:       nothing held is shown; DOWN to the leader, until applied
+ *
+ * A cluster of one needs no lease: nobody could declare it down. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ring/ring_impl.h"
+
+#define JOIN_MS	    500 /* between two members that are asked */
+#define CAMPAIGN_MS 50	/* between two voters that stand for election */
+
+void life_create(struct ring *r)
+{
+	struct lease_config config = {
+		.id = r->config.id, .life = r->life, .boot = r->config.boot};
+
+	r->self = RING_NONE;
+	r->campaign_at_ms = UINT64_MAX;
+	r->lease = lease_create(&config);
+}
+
+void life_destroy(struct ring *r)
+{
+	lease_destroy(r->lease);
+	lease_out_finish(&r->out);
+}
+
+__attribute__((format(printf, 3, 4))) void life_refuse(struct ring *r, int rc,
+						       const char *format, ...)
+{
+	va_list args;
+
+	if (r->is_refused)
+		return;
+	r->is_refused = true;
+	r->refusal_rc = rc;
+	va_start(args, format);
+	vsnprintf(r->refusal, sizeof(r->refusal), format, args);
+	va_end(args);
+	r->config.on_log(r->config.data, 3, r->refusal);
+}
+
+/* ---- Applied ---- */
+
+static void say_life(struct ring *r, uint32_t node)
+{
+	const struct ring_node *n = keyset_node(r->keys, node);
+	struct keyset_up up;
+
+	if (!n->up) {
+		lease_on_down(r->lease, r->now_ms, &n->id, &r->out);
+		return;
+	}
+	keyset_get_up(r->keys, node, &up);
+	struct lease_life life = {.id = up.id,
+				  .life = up.life,
+				  .boot = up.boot,
+				  .epoch = n->epoch,
+				  .grace_ms = up.grace_ms};
+
+	memcpy(life.host, up.host, sizeof(life.host));
+	lease_on_up(r->lease, r->now_ms, &life, &r->out);
+}
+
+static bool is_our_life(const struct ring *r, uint32_t node)
+{
+	struct keyset_up up;
+
+	keyset_get_up(r->keys, node, &up);
+	return up.boot == r->config.boot && ring_same(&up.life, &r->life);
+}
+
+/* What the machine now says of this node. is_known: see request.c. */
+static void take_own(struct ring *r, uint32_t node, bool is_known)
+{
+	const struct ring_node *n = keyset_node(r->keys, node);
+	bool up = n->up && is_our_life(r, node);
+
+	if (r->is_up) {
+		r->is_up = false;
+		view_show(r, false);
+		request_life_over(r, is_known);
+	}
+	if (n->up && !up && n->boot > r->config.boot)
+		life_refuse(r, -ESTALE,
+			    "the state was copied, or this daemon was "
+			    "replaced: a later start of this node is up");
+	r->ask_at_ms = 0;
+	if (!up)
+		return;
+	r->self = node;
+	r->epoch = n->epoch;
+	r->is_up = true;
+	view_start_backoffs(r);
+}
+
+void life_on_node(struct ring *r, uint32_t node)
+{
+	say_life(r, node);
+	if (ring_is_self(r, &keyset_node(r->keys, node)->id))
+		take_own(r, node, true);
+	if (r->is_open)
+		r->config.on_status(r->config.data);
+}
+
+void life_reload(struct ring *r)
+{
+	uint32_t node = keyset_find_node(r->keys, &r->config.id);
+	const struct ring_node *n = keyset_node(r->keys, node);
+
+	for (uint32_t i = 0; keyset_node(r->keys, i) != NULL; i++)
+		say_life(r, i);
+	if (n == NULL || (r->is_up && n->up && n->epoch == r->epoch))
+		return;
+	take_own(r, node, false);
+}
+
+static void refuse_copy(struct ring *r)
+{
+	life_refuse(r, -ESTALE,
+		    "the state is copied or restored: this start "
+		    "was counted before; remove the copy");
+}
+
+/* The answer to an up with our boot; a copy of our state may have asked it. */
+void life_on_up_answer(struct ring *r, const struct keyset_origin *o, int rc)
+{
+	if (rc == 0 || !r->up_asked || r->is_up || o->boot != r->config.boot ||
+	    !ring_is_self(r, &o->id))
+		return;
+	if (rc == -ESTALE)
+		refuse_copy(r);
+	else if (rc == -EEXIST)
+		life_refuse(r, -EEXIST,
+			    "another node that is up has the name %s; "
+			    "choose another with --name",
+			    r->name);
+	else
+		life_refuse(r, rc, "the cluster refuses this node: %s",
+			    strerror(-rc));
+}
+
+/* ---- The lease ---- */
+
+void life_set_raft(struct ring *r)
+{
+	const struct group_status *s = &r->group_status;
+	struct lease_raft raft = {.term = s->term,
+				  .durable_term = s->durable_term,
+				  .server = group_server_id(r->group),
+				  .is_leader = s->is_leader,
+				  .is_ready = s->is_leader,
+				  .is_mute = s->failed || s->stalled,
+				  .voters = r->voters,
+				  .n_voters = r->n_voters};
+
+	if (s->has_leader)
+		raft.leader = s->leader;
+	if (keyset_settings(r->keys) != NULL)
+		lease_set_duration(r->lease,
+				   keyset_settings(r->keys)->lease_ms);
+	lease_set_raft(r->lease, r->now_ms, &raft, &r->out);
+}
+
+static bool hand_over(struct ring *r)
+{
+	const struct buf *b = &r->out.obituary;
+
+	return b->len == 0 || r->config.obituary == NULL ||
+	       r->config.obituary(r->config.data, b->base, b->len) == 0;
+}
+
+static void send_leases(struct ring *r)
+{
+	struct buf b = {0};
+
+	for (size_t i = 0; i < r->out.n_sends; i++) {
+		const struct lease_send *s = &r->out.sends[i];
+
+		b.len = 0;
+		peer_put_kind(&b, PEER_LEASE);
+		buf_put(&b, r->out.bytes.base + s->at, s->len);
+		ring_send(r, &s->to, &b);
+	}
+	free(b.base);
+}
+
+/* The leader is proven dead. One voter stands for election at a time, by id: the
+ * logs that follow a dead leader are mostly equally long (holes.md 19). */
+static void plan_campaign(struct ring *r)
+{
+	unsigned before = 0;
+
+	if (r->campaign_at_ms != UINT64_MAX)
+		return;
+	for (size_t i = 0; i < r->n_voters; i++)
+		before +=
+			!ring_same(&r->voters[i].id, &r->group_status.leader) &&
+			memcmp(&r->voters[i].id, &r->config.id,
+			       sizeof(r->config.id)) < 0;
+	r->campaign_at_ms = r->now_ms + before * (uint64_t)CAMPAIGN_MS;
+	r->campaign_term = r->group_status.term;
+}
+
+static void campaign(struct ring *r)
+{
+	if (r->now_ms < r->campaign_at_ms)
+		return;
+	r->campaign_at_ms = UINT64_MAX;
+	if (r->campaign_term == r->group_status.term)
+		group_campaign(r->group, r->now_ms);
+}
+
+static void empty_out(struct ring *r)
+{
+	if (hand_over(r))
+		send_leases(r);
+	if (r->out.leader_died)
+		plan_campaign(r);
+	member_take_downs(r);
+	lease_out_clear(&r->out);
+}
+
+bool ring_check(struct ring *r, uint64_t now_ms)
+{
+	view_show(r, r->is_up && !r->is_leaving && !r->is_refused &&
+			     (r->is_alone || lease_is_held(r->lease, now_ms)));
+	return r->shows;
+}
+
+/* ---- Asking ---- */
+
+/* To the leader, which may be this node. */
+static void ask_up(struct ring *r)
+{
+	struct keyset_up up = {.id = r->config.id,
+			       .life = r->life,
+			       .boot = r->config.boot,
+			       .weight = r->config.weight,
+			       .grace_ms = r->config.restart_grace_ms,
+			       .name = r->name};
+	struct buf b = {0};
+
+	memcpy(up.host, r->config.host, sizeof(up.host));
+	r->up_asked = true;
+	if (r->group_status.is_leader) {
+		member_on_arrival(r, &up);
+		return;
+	}
+	peer_put_kind(&b, PEER_ITEMS);
+	keyset_put_up(&b, &up);
+	ring_send(r, &r->group_status.leader, &b);
+	free(b.base);
+}
+
+/* Also when the life is over: until the vote is taken away. */
+static void ask_down(struct ring *r)
+{
+	struct keyset_origin o = {
+		.id = r->config.id, .boot = r->config.boot, .epoch = r->epoch};
+	struct buf b = {0};
+
+	if (r->group_status.is_leader) {
+		member_on_leaving(r, &o);
+		return;
+	}
+	peer_put_kind(&b, PEER_ITEMS);
+	keyset_put_down(&b, &o.id, o.boot, o.epoch, RING_LEFT);
+	ring_send(r, &r->last_leader, &b);
+	free(b.base);
+}
+
+static bool must_ask(const struct ring *r)
+{
+	if (r->is_leaving)
+		return !life_has_left(r) && !ring_is_nobody(&r->last_leader);
+	return r->group_status.has_leader && !r->is_refused && !r->is_up;
+}
+
+static void ask(struct ring *r)
+{
+	const struct group_status *s = &r->group_status;
+
+	if (!must_ask(r) || r->now_ms < r->ask_at_ms ||
+	    (s->has_leader && ring_is_self(r, &s->leader) && !s->is_leader))
+		return;
+	r->ask_at_ms = r->now_ms + REPEAT_MS;
+	if (r->is_leaving)
+		ask_down(r);
+	else
+		ask_up(r);
+}
+
+/* ---- Joining ---- */
+
+/* Whoever hears no leader may be one that no leader knows of: it has no log
+ * yet, or was taken out while it was away. */
+static bool must_join(const struct ring *r)
+{
+	return !r->group_status.has_leader && !r->is_refused &&
+	       !r->is_leaving && r->config.send != NULL &&
+	       (r->group_status.role == GROUP_NONE || status_is_leaderless(r));
+}
+
+static const struct member *next_alive(struct ring *r)
+{
+	for (size_t i = 0; i < r->n_members; i++) {
+		const struct member *m =
+			&r->members[r->join_next++ % r->n_members];
+
+		if (m->state == RING_MEMBER_ALIVE && !ring_is_self(r, &m->id))
+			return m;
+	}
+	return NULL;
+}
+
+static void join(struct ring *r)
+{
+	struct peer_join j = {.node = r->config.id,
+			      .cluster = r->config.cluster,
+			      .server = group_server_id(r->group),
+			      .settings = r->config.settings};
+	struct buf b = {0};
+
+	if (!must_join(r) || r->now_ms < r->join_at_ms)
+		return;
+	r->join_at_ms = r->now_ms + JOIN_MS;
+	const struct member *m = next_alive(r);
+
+	if (m == NULL)
+		return;
+	snprintf(j.name, sizeof(j.name), "%s", r->name);
+	peer_put_join(&b, &j);
+	ring_send(r, &m->id, &b);
+	free(b.base);
+}
+
+void life_on_refusal(struct ring *r, struct reader *body)
+{
+	char text[RING_ERRMSG_SIZE];
+	struct peer_refusal no;
+
+	if (peer_get_refusal(body, &no) != 0 || r->is_up ||
+	    no.whom != (no.why == PEER_BOOT_USED ? r->config.boot
+						 : group_server_id(r->group)))
+		return;
+	switch (no.why) {
+	case PEER_OTHER_CLUSTER:
+		life_refuse(r, -EXDEV,
+			    "the members are another cluster's than this "
+			    "node's state");
+		break;
+	case PEER_OTHER_SETTINGS:
+		if (settings_check(&r->config.settings, &no.settings, text))
+			life_refuse(r, -EINVAL, "%s", text);
+		break;
+	case PEER_NAME_TAKEN:
+		life_refuse(r, -EEXIST,
+			    "another node that is up has the name %s; "
+			    "choose another with --name",
+			    r->name);
+		break;
+	case PEER_BOOT_USED:
+		refuse_copy(r);
+		break;
+	case PEER_N_WHY:
+		break;
+	}
+}
+
+/* ---- Running ---- */
+
+void life_run(struct ring *r)
+{
+	lease_tick(r->lease, r->now_ms, &r->out);
+	empty_out(r);
+	campaign(r);
+	ring_check(r, r->now_ms);
+	ask(r);
+	join(r);
+}
+
+uint64_t life_next_ms(const struct ring *r)
+{
+	uint64_t next = r->out.wake_ms > 0 ? r->out.wake_ms : UINT64_MAX;
+
+	if (r->campaign_at_ms < next)
+		next = r->campaign_at_ms;
+	if (must_ask(r) && r->ask_at_ms < next)
+		next = r->ask_at_ms;
+	if (must_join(r) && r->join_at_ms < next)
+		next = r->join_at_ms;
+	return next > r->now_ms ? next : r->now_ms + 1;
+}
+
+int ring_obituary(struct ring *r, uint64_t now_ms, const void *bytes,
+		  size_t len)
+{
+	struct lease_msg msg = {.bytes = bytes, .len = len};
+
+	r->now_ms = now_ms;
+	r->is_stirred = true;
+	return lease_recv(r->lease, now_ms, &msg, &r->out);
+}
+
+void ring_leave(struct ring *r, uint64_t now_ms)
+{
+	r->now_ms = now_ms;
+	r->is_leaving = r->is_stirred = true;
+	r->ask_at_ms = 0;
+	view_show(r, false);
+}
+
+bool life_has_left(const struct ring *r)
+{
+	return r->has_left || (r->is_leaving && !r->is_up && r->is_alone);
+}

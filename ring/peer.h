@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* What nodes say to each other, beside what raft and the leases say. Bytes only:
+ * who sent them is known from the stream, and decides what may be in them.
+ *
+ * A node that does not lead sends what it wants in the log as items, in the same
+ * bytes that an entry has (entry.c), to the leader, again and again until it has
+ * applied them: the machine carries a request out once. There is no answer on
+ * the wire. A node that has no log yet says where it waits for one, and hears
+ * only when it is not wanted.
+ *
+ * Pure. Decoders are bounded; -EBADMSG is all they say. */
+#ifndef RING_PEER_H
+#define RING_PEER_H
+
+#include "ring/keyset.h"
+
+enum peer_kind {
+	PEER_GROUP = 1, /* the body is group.c's */
+	PEER_LEASE,	/* the body is lease.c's */
+	PEER_ITEMS,	/* the body is peer_next_item()'s */
+	PEER_JOIN,
+	PEER_REFUSAL,
+	PEER_FAREWELL, /* no body: you have left, you may go */
+	PEER_N_KINDS
+};
+
+/* The kind of a message and its body, or 0 when it is none. */
+enum peer_kind peer_kind(const void *bytes, size_t len, struct reader *body);
+
+/* Begin a message: append the kind. */
+void peer_put_kind(struct buf *b, enum peer_kind kind);
+
+/* I have an empty log, server, and wait: add me. */
+struct peer_join {
+	uint8_t hops; /* 0: from the node itself; 1: passed on, once */
+	struct ring_id node, cluster;
+	uint64_t server;	       /* the raft id */
+	struct ring_settings settings; /* asked for; RING_UNSET */
+	char name[RING_NAME_MAX + 1];
+};
+void peer_put_join(struct buf *b, const struct peer_join *join);
+int peer_get_join(struct reader *body, struct peer_join *out);
+
+/* The leader does not want you, and why. A node whose log is behind what it has
+ * acknowledged hears of its refusal only so: the log is not sent to it. */
+enum peer_why {
+	PEER_OTHER_CLUSTER = 1,
+	PEER_OTHER_SETTINGS,
+	PEER_NAME_TAKEN,
+	PEER_BOOT_USED, /* the state is copied or restored (holes.md 12) */
+	PEER_N_WHY
+};
+struct peer_refusal {
+	uint64_t whom; /* the raft id; with PEER_BOOT_USED the boot */
+	enum peer_why why;
+	struct ring_settings settings; /* those in force */
+};
+void peer_put_refusal(struct buf *b, const struct peer_refusal *refusal);
+int peer_get_refusal(struct reader *body, struct peer_refusal *out);
+
+/* One item that a node wants in the log. */
+struct peer_item {
+	bool is_up, is_down; /* else a request */
+	struct keyset_up up; /* is_up; its name is in name */
+	char name[RING_NAME_MAX + 1];
+	struct keyset_origin origin; /* a request's; is_down: id, boot, epoch */
+	uint32_t n_ops;
+	const uint8_t *bytes; /* the item, as it stands in an entry; borrowed */
+	size_t len;
+};
+
+/* The next item of from's message. 1: it is there; 0: there are no more;
+ * -EBADMSG: malformed, or not what from may ask for: requests, its own up, its
+ * own leaving. */
+int peer_next_item(struct reader *body, const struct ring_id *from,
+		   struct peer_item *out);
+
+#endif
