@@ -373,6 +373,46 @@ for_seeds() { # FIRST LAST
 	EOF
 }
 
+@test "F9: whoever is called late by more than a period gives, and doubts himself" {
+	local ms
+	for ms in 399 401; do # next to be called at 1200
+		sim <<-EOF
+			trace * none
+			nodes 1
+			run 1001
+			trace 1 status
+			stop 1
+			run $ms
+			continue 1
+			health 1
+		EOF
+		if ((ms < 400)); then
+			output_is <<<"health of 1: 0"
+		else
+			output_is <<-'EOF'
+				[ 1402] 1 > called late by 202 ms -> more time
+				health of 1: 1
+			EOF
+		fi
+	done
+}
+
+@test "UP-33, F9: a suspicion survives its accuser's stop, and is longer by it" {
+	sim <<-'EOF'
+		nodes 2 known
+		run 399
+		kill 2
+		run 250     # suspect since 600, dead at 900
+		stop 1
+		run 2001    # was to be called at 800: late by 1850
+		continue 1
+		run 99.9
+		is 1 sees 2 suspect
+		run 0.2
+		is 1 sees 2 dead
+	EOF
+}
+
 @test "UP-33: a suspect is told so by its accuser, and refutes" {
 	sim <<-'EOF'
 		nodes 3 known

@@ -18,7 +18,7 @@ for_seeds() { # FIRST LAST
 
 # --- news ----------------------------------------------------------------------
 
-@test "D1: an event causes a bounded number of packets, then there is silence" {
+@test "D1, SV-R6: an event causes a bounded number of packets, then there is silence" {
 	for_seeds 1 10 <<-'EOF'
 		trace * none
 		nodes 10 known
@@ -90,6 +90,27 @@ for_seeds() { # FIRST LAST
 	EOF
 }
 
+@test "D8: two camps, each of one mind, notice that they differ" {
+	for_seeds 1 10 <<-'EOF'
+		trace * none
+		set probes 3    # so that one of the own camp is always just heard
+		nodes 6 known
+		run 1000
+		split 1-3 4-6
+		run 50
+		meta 1 one
+		run 290     # all of the one camp know it, and are silent
+		heal
+		run 1
+		not agree
+		wait 3000 agree
+		run 1000
+		zero
+		run 10000
+		is sent compare * = 0
+	EOF
+}
+
 @test "what news missed is found by comparison, though no news is told" {
 	sim <<-'EOF'
 		trace * none
@@ -140,9 +161,42 @@ for_seeds() { # FIRST LAST
 	local plain=$output
 	sim <<<"${script/CODEC/codec}"
 	[ "$output" = "$plain" ]
+	# A seal takes nothing twice.
+	script=${script/duplicate 10/}
+	sim <<<"${script/CODEC/}"
+	plain=$output
+	sim <<<"${script/CODEC/codec seal}"
+	[ "$output" = "$plain" ]
 }
 
-@test "a datagram never exceeds the MTU it was made for" {
+@test "D11: in seals, too, the same seed makes the same run" {
+	local script='
+		trace * none
+		codec seal
+		nodes 9
+		link * * loss 20 jitter 20 duplicate 10 reorder 10
+		run 3000
+		split 1-4 5-9
+		kill 3
+		run 5000
+		heal
+		wipe 3
+		start 3
+		join 3 1
+		wait 20000 * sees 1-2,4-9 alive
+		inject 1 2 deadbeef
+		stop 4
+		run 3000
+		continue 4
+		wait 20000 * sees 3-4 alive
+		hash'
+	sim <<<"$script"
+	local first=$output
+	sim <<<"$script"
+	[ "$output" = "$first" ]
+}
+
+@test "UP-35: a datagram never exceeds the MTU it was made for" {
 	sim <<-'EOF'
 		trace * none
 		link * * mtu 1400 loss 20
@@ -389,7 +443,7 @@ for_seeds() { # FIRST LAST
 	EOF
 }
 
-@test "I7, I8: 3 and 2 that were apart agree within 12 s, and nobody flaps then" {
+@test "I7, I8, SV-R8: 3 and 2 that were apart agree within 12 s, and nobody flaps then" {
 	for_seeds 1 10 <<-'EOF'
 		trace * none
 		nodes 5 known
@@ -465,6 +519,23 @@ for_seeds() { # FIRST LAST
 	EOF
 }
 
+@test "SV-R7: to leave a second time is nothing new, and is told once" {
+	sim <<-'EOF'
+		trace * none
+		nodes 10 known
+		run 1000
+		zero
+		trace 1,2 event
+		leave 2
+		run 50
+		leave 2
+		run 3000
+		is sent news 2 < 9      # the retransmit limit is 8
+	EOF
+	[ "$(grep -c '1 > event -> member 2 left 1.1' <<<"$output")" -eq 1 ]
+	[ "$(grep -c '2 > event -> told' <<<"$output")" -eq 1 ]
+}
+
 @test "one who leaves is told so when all should know" {
 	sim <<-'EOF'
 		trace * none
@@ -476,6 +547,28 @@ for_seeds() { # FIRST LAST
 		is 1,3-10 sees 2 left
 	EOF
 	[[ $output == *"2 > event -> told" ]]
+}
+
+@test "UP-37: up, suspect, dead: seen from the old and from the new member" {
+	sim <<-'EOF'
+		trace * none
+		nodes 2
+		wait 100 * sees * alive
+		trace * event
+		run 900
+		kill 1
+		run 1500
+		start 1
+		join 1 2
+		run 100
+	EOF
+	output_is <<-'EOF'
+		[ 1200] 2 > event -> member 1 suspect 1.0
+		[ 1500] 2 > event -> member 1 dead 1.0
+		[ 2401] 2 > event -> member 1 alive 2.0
+		[ 2401] 2 > event -> facts 1
+		[ 2402] 1 > event -> member 2 alive 1.0
+	EOF
 }
 
 @test "I11: a change of one's own is known to all within a second" {

@@ -24,7 +24,7 @@ restart() {
 }
 
 step() {
-	case $((RANDOM % 13)) in
+	case $((RANDOM % 14)) in
 	0) [ "${is[$i]}" = down ] || echo "kill $i"; is[$i]=down ;;
 	1 | 2) restart ;;
 	3) running && echo "stop $i" && is[$i]=stopped ;;
@@ -35,6 +35,7 @@ step() {
 	9) echo heal ;;
 	10) running && echo "meta $i text$RANDOM" ;;
 	11) running && ((i != j)) && echo "forget $i $j" ;;
+	13) running && ((i != j)) && echo "obituary $i $j 1" ;; # true or not
 	12) echo "link $i $j fails $((RANDOM % 2))" ;;
 	esac
 }

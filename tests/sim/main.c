@@ -11,8 +11,10 @@
 static int usage(void)
 {
 	fputs("usage: sim [--seed N] < SCRIPT\n"
-	      "       sim [--seed N] measure detect|spread|storm|stop|deaf|"
-	      "bytes|big [ARG...]\n",
+	      "       sim [--seed N] measure probe|detect|spread|storm|bytes|"
+	      "big|\n"
+	      "                              stop|deaf|slow|oneway|stopped|"
+	      "heal [ARG...]\n",
 	      stderr);
 	return 64;
 }

@@ -10,12 +10,14 @@
  *	start SET; kill SET; wipe SET       a process; its end; a new disk
  *	stop SET; continue SET              SIGSTOP, SIGCONT
  *	join SET N; leave SET; forget N M; hint N M; meta SET TEXT
+ *	obituary N M BOOT             N has proof of the end of that life of M
  *	port N P; rate SET PPM; clock N MS  before start: address, clock
  *	link FROM TO KEY VALUE ...    delay, jitter (ms), loss, duplicate,
  *	                              reorder (%), mtu, cut, fails (0, 1)
  *	cut FROM TO; split A B; heal  one way; both ways; all rules are gone
- *	bandwidth BYTES; refuse 0|1; codec   all packets are changed on the
- *	                              way, and changed back
+ *	bandwidth BYTES; refuse 0|1; codec [seal]
+ *	                              packets are changed on the way, and
+ *	                              changed back; or sealed in earnest
  *	inject N FROM HEX             bytes for N from the address of FROM
  *	trace SET TOPIC...            status, probe, repair, event, none
  *	say TEXT                      into the trace
@@ -402,6 +404,15 @@ static void do_forget(struct script *x)
 		fprintf(x->sim->trace, "forget: %s\n", strerror(-rc));
 }
 
+static void do_obituary(struct script *x)
+{
+	int rc = sim_obituary(x->sim, number(x, word(x, 1)),
+			      number(x, word(x, 2)), number(x, word(x, 3)));
+
+	if (rc != 0)
+		fprintf(x->sim->trace, "obituary: %s\n", strerror(-rc));
+}
+
 static void do_hint(struct script *x)
 {
 	swim_hint(sim_node(x->sim, number(x, word(x, 1)))->swim,
@@ -523,7 +534,8 @@ static void do_codec(struct script *x)
 	static const struct sim_codec codec = {.seal = scramble,
 					       .open = scramble};
 
-	x->sim->codec = &codec;
+	x->sim->codec = strcmp(word(x, 1), "seal") == 0 ? sim_codec_seal(x->sim)
+							: &codec;
 }
 
 static void do_clock(struct script *x)
@@ -702,25 +714,26 @@ static const struct {
 	unsigned n_args; /* at least */
 	void (*run)(struct script *);
 } commands[] = {
-	{"preset", 1, do_preset}, {"set", 2, do_set},
-	{"nodes", 1, do_nodes},	  {"start", 1, do_start},
-	{"kill", 1, do_kill},	  {"wipe", 1, do_wipe},
-	{"stop", 1, do_stop},	  {"continue", 1, do_continue},
-	{"join", 2, do_join},	  {"leave", 1, do_leave},
-	{"forget", 2, do_forget}, {"hint", 2, do_hint},
-	{"meta", 2, do_meta},	  {"port", 2, do_port},
-	{"rate", 2, do_rate},	  {"link", 4, do_link},
-	{"cut", 2, do_cut},	  {"split", 2, do_split},
-	{"heal", 0, do_heal},	  {"bandwidth", 1, do_bandwidth},
-	{"refuse", 1, do_refuse}, {"inject", 3, do_inject},
-	{"trace", 2, do_trace},	  {"say", 1, do_say},
-	{"run", 1, do_run},	  {"wait", 2, do_wait},
-	{"never", 2, do_never},	  {"is", 1, do_is},
-	{"not", 1, do_not},	  {"show", 1, do_show},
-	{"health", 1, do_health}, {"packets", 1, do_packets},
-	{"codec", 0, do_codec},	  {"clock", 2, do_clock},
-	{"zero", 0, do_zero},	  {"bytes", 0, do_bytes},
-	{"hash", 0, do_hash},	  {"time", 0, do_time},
+	{"preset", 1, do_preset},     {"set", 2, do_set},
+	{"nodes", 1, do_nodes},	      {"start", 1, do_start},
+	{"kill", 1, do_kill},	      {"wipe", 1, do_wipe},
+	{"stop", 1, do_stop},	      {"continue", 1, do_continue},
+	{"join", 2, do_join},	      {"leave", 1, do_leave},
+	{"forget", 2, do_forget},     {"hint", 2, do_hint},
+	{"meta", 2, do_meta},	      {"port", 2, do_port},
+	{"rate", 2, do_rate},	      {"link", 4, do_link},
+	{"cut", 2, do_cut},	      {"split", 2, do_split},
+	{"heal", 0, do_heal},	      {"bandwidth", 1, do_bandwidth},
+	{"refuse", 1, do_refuse},     {"inject", 3, do_inject},
+	{"trace", 2, do_trace},	      {"say", 1, do_say},
+	{"run", 1, do_run},	      {"wait", 2, do_wait},
+	{"never", 2, do_never},	      {"is", 1, do_is},
+	{"not", 1, do_not},	      {"show", 1, do_show},
+	{"health", 1, do_health},     {"packets", 1, do_packets},
+	{"codec", 0, do_codec},	      {"clock", 2, do_clock},
+	{"obituary", 3, do_obituary}, {"zero", 0, do_zero},
+	{"bytes", 0, do_bytes},	      {"hash", 0, do_hash},
+	{"time", 0, do_time},
 };
 
 static void run_line(struct script *x, char *line)

@@ -260,6 +260,8 @@ static void send_one(struct sim *sim, uint32_t from, const struct swim_send *s)
 	}
 	n->n_sent[s->kind]++;
 	n->n_bytes += len + HEADER_BYTES;
+	if (sim->on_send != NULL)
+		sim->on_send(sim->hook_data, from, to, s->kind);
 	if (to == 0 || to > sim->n_nodes)
 		return;
 	struct sim_packet *p = xmalloc(sizeof(*p) + len);
@@ -288,7 +290,7 @@ static void tell_event(struct sim *sim, uint32_t node,
 					    "told"};
 
 	if (sim->on_event != NULL)
-		sim->on_event(sim->on_event_data, node, e);
+		sim->on_event(sim->hook_data, node, e);
 	if ((sim_node(sim, node)->topics & SIM_TRACE_EVENTS) == 0)
 		return;
 	fprintf(sim->trace, "[%5llu] %u > event -> %s",
@@ -430,6 +432,18 @@ void sim_stop(struct sim *sim, uint32_t node)
 	n->state = SIM_STOPPED;
 }
 
+/* The hash of a run: what was taken by whom, and when. Of what is sealed the
+ * body: nonces are no part of the run. */
+static void hash_in(struct sim *sim, uint32_t node, const struct sim_packet *p,
+		    const struct swim_msg *msg)
+{
+	uint64_t what[] = {sim->hash,	sim->now_us,
+			   node,	p->from,
+			   p->is_error, XXH3_64bits(msg->bytes, msg->len)};
+
+	sim->hash = XXH3_64bits(what, sizeof(what));
+}
+
 static void receive(struct sim *sim, uint32_t node, const struct sim_packet *p)
 {
 	static uint8_t opened[2 * WIRE_MESSAGE_BYTES];
@@ -440,6 +454,8 @@ static void receive(struct sim *sim, uint32_t node, const struct sim_packet *p)
 			       .on_stream = p->on_stream};
 
 	if (p->is_error) {
+		msg.len = 0;
+		hash_in(sim, node, p, &msg);
 		swim_send_failed(n->swim, local_us(sim, n), &p->to_addr,
 				 &sim->out);
 		carry_out(sim, node);
@@ -452,6 +468,7 @@ static void receive(struct sim *sim, uint32_t node, const struct sim_packet *p)
 		if (msg.len == 0)
 			return;
 	}
+	hash_in(sim, node, p, &msg);
 	swim_recv(n->swim, local_us(sim, n), &msg, &sim->out);
 	carry_out(sim, node);
 }
@@ -511,6 +528,16 @@ int sim_forget(struct sim *sim, uint32_t node, uint32_t other)
 	return rc;
 }
 
+int sim_obituary(struct sim *sim, uint32_t node, uint32_t other, uint32_t boot)
+{
+	struct sim_node *n = sim_node(sim, node);
+	int rc = swim_obituary(n->swim, local_us(sim, n),
+			       &sim_node(sim, other)->id, boot, &sim->out);
+
+	carry_out(sim, node);
+	return rc;
+}
+
 void sim_meta(struct sim *sim, uint32_t node, const char *meta)
 {
 	struct sim_node *n = sim_node(sim, node);
@@ -557,16 +584,6 @@ void sim_acquaint(struct sim *sim)
 
 /* Running */
 
-/* The hash of a run: what was delivered to whom, and when. */
-static void hash_in(struct sim *sim, uint32_t node, const struct sim_packet *p)
-{
-	uint64_t what[] = {sim->hash,	sim->now_us,
-			   node,	p->from,
-			   p->is_error, XXH3_64bits(p->bytes, p->len)};
-
-	sim->hash = XXH3_64bits(what, sizeof(what));
-}
-
 static void refuse(struct sim *sim, const struct sim_packet *p)
 {
 	struct sim_packet error = {.from = p->from,
@@ -600,7 +617,6 @@ static void arrive(struct sim *sim, uint32_t node, struct sim_packet *p)
 	}
 	if (n->state == SIM_RUNNING &&
 	    (p->is_error || p->to_addr.port == n->port)) {
-		hash_in(sim, node, p);
 		receive(sim, node, p);
 	} else if (!p->is_error) {
 		refuse(sim, p);
@@ -670,6 +686,8 @@ void sim_finish(struct sim *sim)
 	while (sim->n_heap > 0)
 		free(pop(sim).packet);
 	sim_check_finish(sim);
+	if (sim->codec != NULL && sim->codec->finish != NULL)
+		sim->codec->finish(sim->codec->data);
 	for (uint32_t i = 0; i < sim->n_nodes; i++)
 		free(sim->nodes[i]);
 	free(sim->heap);

@@ -98,14 +98,15 @@ struct sim_event {
 };
 
 /* Optional: what happens to bytes on the way. Each returns the new length; open
- * gives 0 for bytes that are not from us. */
+ * gives 0 for bytes that are not to be taken. */
 struct sim_codec {
 	size_t (*seal)(void *data, uint32_t from, const uint8_t *in, size_t len,
 		       uint8_t *out);
 	size_t (*open)(void *data, uint32_t to, const uint8_t *in, size_t len,
 		       uint8_t *out);
 	void *data;
-	size_t overhead; /* bytes that seal adds at most */
+	size_t overhead;	    /* bytes that seal adds at most */
+	void (*finish)(void *data); /* NULL: nothing to do */
 };
 
 struct sim {
@@ -126,9 +127,10 @@ struct sim {
 	uint64_t n_events;
 	struct swim_out out;
 	FILE *trace;
-	/* Called for each event of a core. */
+	/* Called for each event of a core, and each packet sent: hook_data. */
 	void (*on_event)(void *data, uint32_t node, const struct swim_event *e);
-	void *on_event_data;
+	void (*on_send)(void *data, uint32_t from, uint32_t to, unsigned kind);
+	void *hook_data;
 	struct sim_shadow *shadow; /* see sim_check.c */
 };
 
@@ -146,6 +148,7 @@ void sim_wipe(struct sim *sim, uint32_t node); /* a new disk: a new id */
 void sim_join(struct sim *sim, uint32_t node, uint32_t by);
 void sim_leave(struct sim *sim, uint32_t node);
 int sim_forget(struct sim *sim, uint32_t node, uint32_t other);
+int sim_obituary(struct sim *sim, uint32_t node, uint32_t other, uint32_t boot);
 void sim_meta(struct sim *sim, uint32_t node, const char *meta);
 void sim_trace(struct sim *sim, uint32_t node, unsigned topics);
 /* Bytes from nowhere, as if node had got them from an address of number from. */
@@ -173,10 +176,15 @@ void sim_check_finish(struct sim *sim);
 void sim_check_node(struct sim *sim, uint32_t node);
 void sim_check_reset(struct sim *sim, uint32_t node); /* its memory is gone */
 
+/* codec.c: gossip/seal.h in earnest, each node with a state of its own: what is
+ * sent twice arrives once, what a former life sent not at all. Given away: it is
+ * released by sim_finish(). */
+const struct sim_codec *sim_codec_seal(struct sim *sim);
+
 /* script.c: 0, or the exit status of a failed script. */
 int script_run(struct sim *sim, FILE *in);
 
-/* measure.c: `sim measure NAME [ARG...]`; false: no such. */
+/* measure.c, measure_faults.c: `sim measure NAME [ARG...]`; false: no such. */
 bool measure(uint64_t seed, int argc, char **argv);
 
 #endif

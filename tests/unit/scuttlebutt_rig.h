@@ -71,7 +71,8 @@ struct rig {
 	uint64_t n_sent, n_sent_bytes, n_streams;
 	size_t longest_packet, longest_stream;
 	uint64_t n_events_told;
-	uint64_t n_yielded; /* resets to the word of one as stale */
+	uint64_t
+		n_yielded; /* resets to the word of one as stale, or given up */
 };
 
 static inline struct gossip_id rig_id(unsigned i)
@@ -133,6 +134,13 @@ static inline void rig_save(struct rig_node *n)
 	struct rig_disk *d = &n->disk;
 	size_t cap = n->rig->config.stream_bytes;
 
+	for (unsigned c = 0; c < RIG_CLASSES; c++) {
+		struct sb_stats st;
+
+		sb_stats(n->sb[c], &st);
+		if (st.is_resetting)
+			return;
+	}
 	rig_disk_clear(d);
 	d->told = xcalloc(RIG_SOURCES, sizeof(*d->told));
 	memcpy(d->told, n->told, n->n_told * sizeof(*d->told));
@@ -199,7 +207,7 @@ static inline void rig_kill(struct rig *r, unsigned i)
 	struct sb_stats st;
 
 	sb_stats(n->sb[0], &st);
-	r->n_yielded += st.n_yielded;
+	r->n_yielded += st.n_yielded + st.n_given_up;
 	model_destroy(n->model);
 	events_destroy(n->events);
 	traits_destroy(n->traits);

@@ -211,7 +211,8 @@ static void test_retain(void)
 			      "logs differ at %u", k);
 	}
 	rig_finish(&r);
-	ok("events: a log keeps the newest N, the same N on all");
+	ok("SB-18, SB-19: a log keeps the newest N, the same N, in the same "
+	   "order, on all");
 }
 
 static void test_topics(void)

@@ -92,7 +92,7 @@ static void test_packet(void)
 	check(memcmp(packet + 44, again + 44, 24) != 0, "one nonce twice");
 	seal_destroy(a);
 	seal_destroy(b);
-	ok("what one seals the other opens; no nonce comes twice");
+	ok("SB-6, SB-17: what one seals the other opens; no nonce comes twice");
 }
 
 static void test_bits(void)
@@ -166,7 +166,8 @@ static void test_reasons(void)
 	seal_destroy(foe);
 	seal_destroy(clear);
 	seal_destroy(other);
-	ok("foreign cluster, wrong key, clear, newer, alien: a reason for "
+	ok("SB-17: foreign cluster, wrong key, clear, newer, alien: a reason "
+	   "for "
 	   "each");
 }
 

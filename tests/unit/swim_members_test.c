@@ -143,7 +143,7 @@ static void test_digests(void)
 	check(a.digest != b.digest, "facts too");
 	members_finish(&a);
 	members_finish(&b);
-	ok("D7: a digest does not depend on the order of events");
+	ok("D7, SV-R1: a digest does not depend on the order of events");
 }
 
 static void random_change(struct members *m, uint32_t slot)

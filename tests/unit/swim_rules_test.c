@@ -164,7 +164,7 @@ static void test_self(void)
 	tell(s, &me, incarnation_of(4, 99), WIRE_DEAD);
 	check_int(own_incarnation(s), incarnation_of(5, 10));
 	swim_destroy(s);
-	ok("UP-32, I4: what is said of oneself is refuted, if it is not "
+	ok("UP-32, SV-R5, I4: what is said of oneself is refuted, if it is not "
 	   "outdated");
 
 	s = member();
@@ -412,6 +412,64 @@ static void test_both_ways(void)
 	ok("D8: who is told where tables differ tells his side too");
 }
 
+/* Let time pass as a driver does: never late by a period. */
+static unsigned status_after(struct swim *s, const struct gossip_id *id,
+			     uint64_t until)
+{
+	struct swim_view view;
+
+	while (now < until) {
+		now = now + 10000 < until ? now + 10000 : until;
+		swim_out_clear(&out);
+		swim_tick(s, now, &out);
+		swim_check(s);
+	}
+	check(swim_find(s, id, &view), "known");
+	return view.status;
+}
+
+static void test_one_timer(void)
+{
+	struct swim *s = member();
+	uint64_t began = now, due = now + 475488; /* 300 ms x log2(3) */
+
+	tell(s, &other, incarnation_of(1, 0), WIRE_SUSPECT);
+	for (unsigned i = 1; i <= 4; i++) {
+		check_int(status_after(s, &other, began + i * 100000),
+			  WIRE_SUSPECT);
+		tell(s, &other, incarnation_of(1, 0), WIRE_SUSPECT);
+	}
+	check_int(status_after(s, &other, due - 1), WIRE_SUSPECT);
+	check_int(status_after(s, &other, due + 1), WIRE_DEAD);
+	tell(s, &me, incarnation_of(5, 0), WIRE_SUSPECT);
+	check_int(status_after(s, &me, now + 9000000), WIRE_ALIVE);
+	swim_destroy(s);
+	ok("SV-R4: a suspicion told again begins no new one; of oneself there "
+	   "is none");
+}
+
+/* Names and addresses are attributes: no two texts joined are one member. */
+static void test_namesakes(void)
+{
+	const struct gossip_id a = {{3, 1, [15] = 21}};
+	const struct gossip_id b = {{3, 11, [15] = 2}};
+	struct swim *s = member();
+	struct swim_view view;
+	struct swim_stats stats;
+
+	tell(s, &a, incarnation_of(1, 0), WIRE_ALIVE);
+	tell(s, &b, incarnation_of(1, 0), WIRE_ALIVE);
+	tell(s, &b, incarnation_of(1, 0), WIRE_DEAD);
+	swim_stats(s, &stats);
+	check_int(stats.n_members, 4);
+	check(swim_find(s, &a, &view) && view.status == WIRE_ALIVE, "a");
+	check(memcmp(facts_name(view.facts), "n3", 2) == 0, "its name");
+	check(swim_find(s, &b, &view) && view.status == WIRE_DEAD, "b");
+	check(memcmp(facts_name(view.facts), "n3", 2) == 0, "the same");
+	swim_destroy(s);
+	ok("I10: two of one name and address are two members, by their ids");
+}
+
 int main(void)
 {
 	facts_pool_init(&pool);
@@ -426,6 +484,8 @@ int main(void)
 	test_admission();
 	test_long_gone();
 	test_both_ways();
+	test_one_timer();
+	test_namesakes();
 	swim_out_finish(&out);
 	facts_pool_finish(&pool);
 	return 0;
