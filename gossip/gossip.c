@@ -224,6 +224,28 @@ int gossip_seal_obituary(struct gossip *g,
 			packet, cap);
 }
 
+/* Two that are sealed apart: neither is a repetition of the other. */
+void gossip_send_obituary(struct gossip *g, const void *bytes, size_t len)
+{
+	uint8_t body[GOSSIP_HELLO_MAX] = {0}; /* nobody waits for a receipt */
+	struct swim_view view;
+	uint32_t cursor = 0;
+
+	if (g->phase != PHASE_MEMBER ||
+	    len > sizeof(body) - GOSSIP_RECEIPT_SIZE)
+		return;
+	memcpy(body + GOSSIP_RECEIPT_SIZE, bytes, len);
+	while (swim_next(g->swim, &cursor, &view)) {
+		bool is_self = view.facts == swim_facts(g->swim);
+
+		for (int i = 0; i < 2 && !is_self; i++)
+			if (view.status < WIRE_DEAD)
+				net_packet(g->net, &view.facts->addr,
+					   NET_OBITUARY, body,
+					   GOSSIP_RECEIPT_SIZE + len);
+	}
+}
+
 static void on_packet(void *data, const struct net_from *from,
 		      enum net_topic topic, const uint8_t *bytes, size_t len)
 {

@@ -68,6 +68,7 @@ struct gossip_member {
 	struct gossip_id id;
 	const char *name;
 	char address[GOSSIP_ADDR_SIZE]; /* that it advertises */
+	struct gossip_addr addr;	/* the same */
 	enum gossip_state state;
 	uint64_t incarnation;
 	uint32_t boot;
@@ -206,6 +207,10 @@ int gossip_seal_obituary(struct gossip *g,
 			 const uint8_t receipt[GOSSIP_RECEIPT_SIZE],
 			 const void *bytes, size_t len, uint8_t *packet,
 			 size_t cap);
+
+/* Send such a datagram ourselves to every member that is not dead, twice: what
+ * is lost costs only the time until SWIM finds out. */
+void gossip_send_obituary(struct gossip *g, const void *bytes, size_t len);
 
 /* The next member, self first; from cursor 0 until false. Only those that were
  * heard directly. */

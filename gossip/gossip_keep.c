@@ -237,9 +237,22 @@ static void on_written(uv_work_t *work, int status)
 		gossip_close_step(g);
 }
 
+/* Who is in the middle of a reset knows less than is on disk, for a while. */
+static bool is_resetting(const struct gossip *g)
+{
+	struct sb_stats sb;
+
+	for (unsigned i = 0; i < N_CHANNELS; i++) {
+		sb_stats(g->channels[i].sb, &sb);
+		if (sb.is_resetting)
+			return true;
+	}
+	return false;
+}
+
 static bool begin_write(struct gossip *g)
 {
-	if (!note_changes(g))
+	if (is_resetting(g) || !note_changes(g))
 		return false;
 	g->batch = records_begin(g->records);
 	put_peers(g, g->batch);

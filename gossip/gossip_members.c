@@ -145,6 +145,7 @@ static void fill(struct gossip *g, const struct swim_view *view,
 		.is_self = gossip_id_equal(&view->facts->id, &g->config.self),
 		.is_accused = !gossip_id_is_zero(&view->accuser),
 		.accuser = view->accuser};
+	m->addr = view->facts->addr;
 	net_addr_text(&view->facts->addr, m->address);
 }
 

@@ -93,7 +93,7 @@ static void take(struct net *n, uint8_t *packet, size_t len,
 	if (seal_open(n->config.seal, packet, len, &opened) != SEAL_OK)
 		return;
 	if (opened.len == 0 || opened.body[0] < NET_SWIM ||
-	    opened.body[0] > NET_KEYS) {
+	    opened.body[0] == NET_LOBBY || opened.body[0] > NET_OBITUARY) {
 		n->stats.n_dropped++;
 		return;
 	}
