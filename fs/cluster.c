@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "fs/hello.h"
+#include "fs/herald.h"
 #include "fs/log.h"
 #include "fs/options.h"
 #include "fs/port.h"
@@ -28,6 +29,7 @@ struct cluster {
 	struct cluster_self said;
 	bool has_said;
 	uint64_t say_ms; /* not before */
+	bool is_watched; /* on_member is called */
 	void (*close_cb)(void *data);
 	void *close_data;
 };
@@ -36,6 +38,7 @@ _Static_assert(sizeof(struct ring_id) == sizeof(struct gossip_id), "");
 _Static_assert(PEER_ADDR_SIZE >= GOSSIP_ADDR_SIZE, "");
 _Static_assert(RING_ERRMSG_SIZE >= GOSSIP_ERRMSG_SIZE, "");
 _Static_assert(HELLO_MAX <= GOSSIP_HELLO_MAX, "");
+_Static_assert(HERALD_RECEIPT_SIZE == GOSSIP_RECEIPT_SIZE, "");
 
 static struct gossip_id to_gossip(const struct ring_id *id)
 {
@@ -266,12 +269,51 @@ static void on_refused(void *data, const char *why)
 	c->config.on_refused(c->config.data, why);
 }
 
+static enum ring_member_state ring_state_of(enum gossip_state state)
+{
+	switch (state) {
+	case GOSSIP_ALIVE:
+		return RING_MEMBER_ALIVE;
+	case GOSSIP_SUSPECT:
+		return RING_MEMBER_SUSPECT;
+	case GOSSIP_LEFT:
+		return RING_MEMBER_LEFT;
+	case GOSSIP_DEAD:
+		break;
+	}
+	return RING_MEMBER_DEAD;
+}
+
+static void tell_member(struct cluster *c, const struct gossip_member *was,
+			const struct gossip_member *is)
+{
+	struct ring_id id = to_ring(is != NULL ? &is->id : &was->id);
+
+	if (!c->is_watched || (is != NULL ? is : was)->is_self)
+		return;
+	c->config.on_member(c->config.data, &id,
+			    is != NULL ? ring_state_of(is->state)
+				       : RING_MEMBER_FORGOTTEN);
+}
+
+void cluster_watch(struct cluster *c)
+{
+	struct gossip_member m;
+	uint32_t cursor = 0;
+
+	c->is_watched = true;
+	while (gossip_next(c->gossip, &cursor, &m))
+		tell_member(c, NULL, &m);
+}
+
 /* What was and what is matters to nobody here: the tree compares. */
 static void on_member(void *data, const struct gossip_member *was,
 		      const struct gossip_member *is)
 {
 	struct cluster *c = data;
 	enum gossip_state before = was != NULL ? was->state : GOSSIP_LEFT;
+
+	tell_member(c, was, is);
 
 	if (is != NULL && !is->is_self && (was == NULL || before != is->state))
 		log_info("member %s at %s: %s", is->name, is->address,
@@ -304,14 +346,25 @@ static void on_left(void *data)
 	c->config.on_left(c->config.data);
 }
 
-/* Nothing is said on the members' streams so far: a newer node may. */
 static void on_message(void *data, const struct gossip_id *from,
 		       const void *bytes, size_t len)
 {
-	(void)data;
-	(void)from;
-	(void)bytes;
-	(void)len;
+	struct cluster *c = data;
+	struct ring_id id = to_ring(from);
+
+	c->config.on_message(c->config.data, &id, bytes, len);
+}
+
+/* What the ring takes for one ends the suspicion, too. */
+static bool on_obituary(void *data, const struct gossip_id *id, uint32_t boot,
+			const void *bytes, size_t len)
+{
+	struct cluster *c = data;
+
+	if (c->config.on_obituary(c->config.data, bytes, len) != 0)
+		return false;
+	gossip_obituary(c->gossip, id, boot);
+	return true;
 }
 
 static void on_log(void *data, int level, const char *line)
@@ -430,6 +483,7 @@ static int create_gossip(struct cluster *c, const char *key,
 		.on_copied = on_copied,
 		.on_left = on_left,
 		.on_message = on_message,
+		.on_obituary = on_obituary,
 		.on_log = on_log,
 		.data = c,
 	};
@@ -505,6 +559,62 @@ void cluster_set_settings(struct cluster *c,
 {
 	c->settings = *settings;
 	c->has_settings = true;
+}
+
+/* ---- The ring's messages ---- */
+
+/* Lost is lost: the ring repeats what matters. */
+void cluster_send(struct cluster *c, const struct ring_id *to, bool bulk,
+		  const void *bytes, size_t len)
+{
+	struct gossip_id id = to_gossip(to);
+
+	gossip_send(c->gossip, &id, bulk ? GOSSIP_BULK : GOSSIP_URGENT, bytes,
+		    len);
+}
+
+static void add_recipient(const struct gossip_member *m,
+			  struct herald_obituary *out)
+{
+	struct sockaddr_in6 *to = &out->to[out->n_to];
+
+	if (m->is_self || m->state > GOSSIP_SUSPECT ||
+	    out->n_to == HERALD_RECIPIENTS_MAX)
+		return;
+	*to = (struct sockaddr_in6){.sin6_family = AF_INET6,
+				    .sin6_port = htons(m->addr.port)};
+	memcpy(&to->sin6_addr, m->addr.ip, sizeof(m->addr.ip));
+	out->n_to++;
+}
+
+bool cluster_seal_obituary(struct cluster *c, const struct ring_id *first,
+			   const void *bytes, size_t len,
+			   struct herald_obituary *out, uint8_t *packet)
+{
+	struct gossip_id id =
+		first != NULL ? to_gossip(first) : (struct gossip_id){0};
+	struct gossip_member m;
+	uint32_t cursor = 0;
+
+	out->n_to = 0;
+	if (gossip_find(c->gossip, &id, &m))
+		add_recipient(&m, out);
+	while (gossip_next(c->gossip, &cursor, &m))
+		if (!gossip_id_equal(&m.id, &id))
+			add_recipient(&m, out);
+	if (getentropy(out->receipt, sizeof(out->receipt)) < 0)
+		return false;
+	int n = gossip_seal_obituary(c->gossip, out->receipt, bytes, len,
+				     packet, HERALD_OBITUARY_MAX);
+
+	out->bytes = packet;
+	out->len = n > 0 ? (size_t)n : 0;
+	return n > 0;
+}
+
+void cluster_send_obituary(struct cluster *c, const void *bytes, size_t len)
+{
+	gossip_send_obituary(c->gossip, bytes, len);
 }
 
 /* ---- What we say ---- */

@@ -50,6 +50,14 @@ struct cluster_config {
 	void (*on_refused)(void *data, const char *why);
 	/* Members, or what they say. */
 	void (*on_change)(void *data);
+	/* SWIM's word of another member. */
+	void (*on_member)(void *data, const struct ring_id *id,
+			  enum ring_member_state state);
+	/* From another's cluster_send(); bytes are borrowed. */
+	void (*on_message)(void *data, const struct ring_id *from,
+			   const void *bytes, size_t len);
+	/* A herald's: 0 if it is one. Borrowed. */
+	int (*on_obituary)(void *data, const void *bytes, size_t len);
 	/* There is a newer life of this node: its state was copied. */
 	void (*on_copied)(void *data);
 	/* The others were told that we leave. */
@@ -84,6 +92,25 @@ struct cluster_self {
  * milliseconds until it is due again, or UINT32_MAX. */
 uint32_t cluster_say(struct cluster *c, uint64_t now_ms,
 		     const struct cluster_self *self);
+
+/* ---- The ring's messages ---- */
+
+/* Send to another member; may be lost. Copied. bulk: it may be long, and goes
+ * beside what is urgent. */
+void cluster_send(struct cluster *c, const struct ring_id *to, bool bulk,
+		  const void *bytes, size_t len);
+/* Tell on_member of all that there are, from here on of all changes. */
+void cluster_watch(struct cluster *c);
+/* Seal bytes as the last word of this node, for herald_entrust(), to first (if
+ * it is known) and as many others as there is room for. packet holds
+ * HERALD_OBITUARY_MAX bytes, which out borrows. False: it cannot be sealed now.
+ */
+struct herald_obituary;
+bool cluster_seal_obituary(struct cluster *c, const struct ring_id *first,
+			   const void *bytes, size_t len,
+			   struct herald_obituary *out, uint8_t *packet);
+/* Send it ourselves: this node's tree is gone, and its process goes. */
+void cluster_send_obituary(struct cluster *c, const void *bytes, size_t len);
 
 /* ---- Members ---- */
 

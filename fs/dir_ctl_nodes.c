@@ -14,12 +14,12 @@ static int join(struct tree *t, const char *argument)
 	return cluster_join(t->cluster, argument);
 }
 
-/* The node stops when the others were told. */
+/* The node stops when its keys have gone to others, and they were told. */
 static int leave(struct tree *t, const char *argument)
 {
 	if (argument[0] != '\0')
 		return -EINVAL;
-	cluster_leave(t->cluster);
+	t->on_leave(t->on_leave_data);
 	return 0;
 }
 

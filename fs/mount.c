@@ -423,6 +423,7 @@ static void on_readable(uv_poll_t *handle, int status, int events)
 			end(m);
 			return;
 		}
+		m->config.on_request(m->config.data);
 		fuse_session_process_buf(m->session, &m->buf);
 		if (fuse_session_exited(m->session)) {
 			end(m);

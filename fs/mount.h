@@ -25,6 +25,7 @@ struct mount_config {
 	bool allow_other;
 	const struct fuse_lowlevel_ops *ops; /* borrowed */
 	void *userdata;			     /* of the session */
+	void (*on_request)(void *data);	     /* one is about to be answered */
 	void (*on_ready)(void *data);	     /* INIT was answered */
 	void (*on_end)(void *data); /* unmounted by somebody, or aborted */
 	void *data;

@@ -10,12 +10,13 @@
  * and each way to end: a step fails (its sentence and status), the cluster
  * refuses us (78), nobody answers (75), SIGTERM, SIGINT or SIGHUP (0), unmounted
  * by somebody (0), the cluster left (0), our state was copied (78). On the way
- * down callers are let go first, then the mount, then the herald that may be
- * inside of it, then the cluster, which is told nothing unless we leave, then
- * the ring, whose last writes are waited for.
+ * down callers are let go first, then the mount. With it gone this node shows
+ * nothing any more, and tells the others so: they need not wait for its lease.
+ * Then go the herald, that may be inside of the mount, the cluster, and the
+ * ring, whose last writes are waited for.
  *
- * So far the ring of each node is its own, with the id and the settings of the
- * cluster that was joined. */
+ * To leave, the ring first: what this node holds goes to others, and its vote;
+ * then the members are told. */
 #include "fs/node.h"
 
 #include <assert.h>
@@ -30,6 +31,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 #include <uv.h>
+#include <xxhash.h>
 
 #include "fs/cluster.h"
 #include "fs/daemonize.h"
@@ -70,8 +72,15 @@ struct node {
 	struct mount *mount;
 	int mount_lock; /* or -1 */
 	bool serving, stopping;
-	bool stuck; /* the cluster cannot be closed */
-	int status; /* to exit with */
+	bool leaving;	 /* the ring was asked to */
+	bool told_leave; /* and has; the cluster was asked to */
+	struct {
+		size_t len;
+		uint8_t bytes[HERALD_OBITUARY_MAX];
+	} obituary;    /* of this process, as the ring said it last */
+	bool can_wait; /* its state has a cluster, which may come later */
+	bool stuck;    /* the cluster cannot be closed */
+	int status;    /* to exit with */
 	char errmsg[RING_ERRMSG_SIZE];
 };
 
@@ -146,6 +155,9 @@ static void on_mount_closed(void *data)
 	struct node *n = data;
 
 	n->mount = NULL;
+	if (n->cluster != NULL && n->obituary.len > 0)
+		cluster_send_obituary(n->cluster, n->obituary.bytes,
+				      n->obituary.len);
 	if (n->herald != NULL)
 		herald_close(n->herald, on_herald_closed, n);
 	else
@@ -237,6 +249,7 @@ static void on_change(void *data, const struct ring_change *change)
 }
 
 static void mount_when_ready(struct node *n);
+static void leave_when_ready(struct node *n);
 
 static void on_status(void *data)
 {
@@ -263,7 +276,7 @@ static void on_wake(uv_async_t *handle)
 {
 	struct node *n = handle->data;
 
-	if (n->ring != NULL)
+	if (n->ring != NULL && !n->stopping)
 		ring_wake(n->ring, boot_ms());
 }
 
@@ -271,8 +284,58 @@ static void on_tick(uv_timer_t *handle)
 {
 	struct node *n = handle->data;
 
-	if (n->ring != NULL)
+	if (n->ring != NULL && !n->stopping)
 		ring_tick(n->ring, boot_ms());
+}
+
+/* The loop may have been stopped, or the machine suspended, since the last. */
+static void on_request(void *data)
+{
+	struct node *n = data;
+
+	ring_check(n->ring, boot_ms());
+}
+
+/* ---- The ring's messages ---- */
+
+static void on_send(void *data, const struct ring_id *to, bool bulk,
+		    const void *bytes, size_t len)
+{
+	struct node *n = data;
+
+	cluster_send(n->cluster, to, bulk, bytes, len);
+}
+
+static const struct ring_id *leader_id(const struct node *n)
+{
+	struct ring_status status;
+
+	if (n->ring == NULL)
+		return NULL;
+	ring_status(n->ring, &status);
+	const struct ring_node *node =
+		status.leader != RING_NONE ? ring_node(n->ring, status.leader)
+					   : NULL;
+	return node != NULL ? &node->id : NULL;
+}
+
+/* A herald that does not get it in time, or is not there, sends an older one, or
+ * none: that is no proof, and the lease is waited for. So nothing depends on it.
+ */
+static int on_obituary(void *data, const void *bytes, size_t len)
+{
+	struct node *n = data;
+	struct herald_obituary o = {0};
+	uint8_t packet[HERALD_OBITUARY_MAX];
+
+	if (len > sizeof(n->obituary.bytes))
+		return -EMSGSIZE;
+	memcpy(n->obituary.bytes, bytes, len);
+	n->obituary.len = len;
+	if (n->herald != NULL && cluster_seal_obituary(n->cluster, leader_id(n),
+						       bytes, len, &o, packet))
+		herald_entrust(n->herald, &o);
+	return 0;
 }
 
 /* Tell the others what this node has. Gives when it is due again. */
@@ -304,6 +367,7 @@ static void on_flush(uv_prepare_t *handle)
 	if (n->stopping || n->ring == NULL)
 		return;
 	mount_when_ready(n);
+	leave_when_ready(n);
 	uint64_t now_ms = boot_ms();
 	uint32_t due_ms = ring_flush(n->ring, now_ms);
 	if (n->tree != NULL)
@@ -311,6 +375,30 @@ static void on_flush(uv_prepare_t *handle)
 	due_ms = least(due_ms, say(n, now_ms));
 	uv_update_time(&n->loop);
 	uv_timer_start(&n->tick, on_tick, due_ms, 0);
+}
+
+/* ---- Leaving ---- */
+
+static void on_leave(void *data)
+{
+	struct node *n = data;
+
+	if (n->leaving || n->ring == NULL)
+		return;
+	n->leaving = true;
+	ring_leave(n->ring, boot_ms());
+}
+
+static void leave_when_ready(struct node *n)
+{
+	struct ring_status status;
+
+	if (!n->leaving || n->told_leave)
+		return;
+	ring_status(n->ring, &status);
+	n->told_leave = status.has_left;
+	if (n->told_leave)
+		cluster_leave(n->cluster);
 }
 
 /* ---- The way up ---- */
@@ -327,11 +415,14 @@ static void start_tree(struct node *n)
 				     .version = VERSION,
 				     .address = n->port.text,
 				     .cluster = n->cluster,
-				     .expect = o->expect};
+				     .expect = o->expect,
+				     .on_leave = on_leave,
+				     .data = n};
 	struct mount_config mount = {.loop = &n->loop,
 				     .dir = o->mountpoint,
 				     .allow_other = o->allow_other,
 				     .ops = &tree_ops,
+				     .on_request = on_request,
 				     .on_ready = on_mount_ready,
 				     .on_end = on_mount_end,
 				     .data = n};
@@ -354,7 +445,7 @@ static void mount_when_ready(struct node *n)
 		return;
 	ring_status(n->ring, &status);
 	if (status.health == RING_FAILED)
-		fail(n, -EUCLEAN, "%s: %s", n->state.dir, status.reason);
+		fail(n, status.error, "%s: %s", n->state.dir, status.reason);
 	else if (ring_self(n->ring) != RING_NONE)
 		start_tree(n);
 }
@@ -391,10 +482,17 @@ static void on_join_timeout(uv_timer_t *handle)
 		free(joins);
 		return;
 	}
+	if (n->tree != NULL)
+		return;
 	ring_status(n->ring, &status);
-	if (n->tree == NULL)
-		fail(n, -ETIMEDOUT, "%s: not ready after %d s: %s",
-		     n->state.dir, JOIN_MS / 1000, status.reason);
+	if (n->options->foreground && n->can_wait) {
+		/* The others may be started later. */
+		log_warning("not ready after %d s: %s", JOIN_MS / 1000,
+			    status.reason);
+		return;
+	}
+	fail(n, -ETIMEDOUT, "%s: not ready after %d s: %s", n->state.dir,
+	     JOIN_MS / 1000, status.reason);
 }
 
 static void start_signals(struct node *n)
@@ -437,8 +535,30 @@ static int start_herald(struct node *n)
 	return herald_create(&config, &n->herald);
 }
 
+/* Where this node runs, for the ring: a copy of its state runs elsewhere. */
+static void host_of(const struct node *n, uint8_t host[RING_HOST_SIZE])
+{
+	char boot_id[64] = "";
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t len = fd < 0 ? -1 : read(fd, boot_id, sizeof(boot_id) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	if (len <= 0)
+		return; /* not known: like no other */
+	char *where = xasprintf("%s %s", boot_id, n->port.text);
+
+	for (unsigned i = 0; i < RING_HOST_SIZE / sizeof(XXH64_hash_t); i++) {
+		XXH64_hash_t h = XXH3_64bits_withSeed(where, strlen(where), i);
+
+		memcpy(host + i * sizeof(h), &h, sizeof(h));
+	}
+	free(where);
+}
+
 static int open_ring(struct node *n, const struct ring_id *cluster,
-		     const struct ring_settings *settings, char *errmsg)
+		     const struct ring_settings *settings, bool joins,
+		     char *errmsg)
 {
 	const struct options *o = n->options;
 	struct ring_config config = {.dir = n->state.dir,
@@ -453,12 +573,19 @@ static int open_ring(struct node *n, const struct ring_id *cluster,
 				     .on_status = on_status,
 				     .on_log = on_ring_log,
 				     .wake = on_ring_wake,
+				     .join = joins,
+				     .send = on_send,
+				     .obituary = on_obituary,
 				     .data = n};
+
+	host_of(n, config.host);
 	int rc = ring_open(&config, boot_ms(), &n->ring, errmsg);
 
-	if (rc == 0)
-		cluster_set_settings(n->cluster, ring_settings(n->ring));
-	return rc;
+	if (rc != 0)
+		return rc;
+	cluster_set_settings(n->cluster, ring_settings(n->ring));
+	cluster_watch(n->cluster);
+	return 0;
 }
 
 /* ---- The cluster's callbacks ---- */
@@ -473,7 +600,7 @@ static void on_joined(void *data, const struct ring_id *cluster,
 	if (n->stopping)
 		return;
 	assert(n->ring == NULL);
-	int rc = open_ring(n, cluster, settings, errmsg);
+	int rc = open_ring(n, cluster, settings, true, errmsg);
 	if (rc == 0)
 		rc = state_join(&n->state, cluster, errmsg);
 	if (rc != 0) {
@@ -497,6 +624,33 @@ static void on_members(void *data)
 
 	if (n->tree != NULL && !n->stopping)
 		tree_on_peers(n->tree);
+}
+
+static void on_member(void *data, const struct ring_id *id,
+		      enum ring_member_state state)
+{
+	struct node *n = data;
+
+	if (n->ring != NULL && !n->stopping)
+		ring_member(n->ring, boot_ms(), id, state);
+}
+
+static void on_message(void *data, const struct ring_id *from,
+		       const void *bytes, size_t len)
+{
+	struct node *n = data;
+
+	if (n->ring != NULL && !n->stopping)
+		ring_recv(n->ring, boot_ms(), from, bytes, len);
+}
+
+static int on_others_obituary(void *data, const void *bytes, size_t len)
+{
+	struct node *n = data;
+
+	if (n->ring == NULL || n->stopping)
+		return -EAGAIN;
+	return ring_obituary(n->ring, boot_ms(), bytes, len);
 }
 
 static void on_copied(void *data)
@@ -527,6 +681,9 @@ static int make_cluster(struct node *n, char *errmsg)
 					.on_joined = on_joined,
 					.on_refused = on_refused,
 					.on_change = on_members,
+					.on_member = on_member,
+					.on_message = on_message,
+					.on_obituary = on_others_obituary,
 					.on_copied = on_copied,
 					.on_left = on_left,
 					.data = n};
@@ -570,9 +727,11 @@ static int run(struct node *n, char *errmsg)
 			    "make itself raise no inotify event",
 			    strerror(-rc));
 	rc = make_cluster(n, errmsg);
-	if (rc == 0 && state_has_cluster(&n->state))
+	if (rc == 0 && state_has_cluster(&n->state)) {
+		n->can_wait = !n->state.is_founder;
 		rc = open_ring(n, &n->state.cluster, &n->options->settings,
-			       errmsg);
+			       n->state.has_joined, errmsg);
+	}
 	if (rc == 0)
 		rc = cluster_start(n->cluster, errmsg);
 	if (rc == 0) {

@@ -118,7 +118,7 @@ static int replace_file(int dir_fd, const char *name, const char *bytes,
 
 /* ---- What the files say ----
  *
- *   identity   "format 1\n"
+ *   identity   "format 1\n", or "format 2\n": the cluster was joined
  *              "cluster " 32 hex digits "\n"
  *              "node " 32 hex digits "\n"
  *              "check " 16 hex digits "\n"
@@ -379,7 +379,8 @@ static int add_id(char bytes[FILE_MAX], int len, const char *key,
 static int write_identity(const struct opening *o, const struct state *s)
 {
 	char bytes[FILE_MAX];
-	int len = snprintf(bytes, sizeof(bytes), "format 1\n");
+	int len = snprintf(bytes, sizeof(bytes), "format %d\n",
+			   s->has_joined ? 2 : 1);
 
 	len = add_id(bytes, len, "cluster", &s->cluster);
 	len = add_id(bytes, len, "node", &s->node);
@@ -461,7 +462,9 @@ static int read_identity(const struct opening *o, struct state *s)
 		return make_identity(o, s);
 	if (rc < 0)
 		return rc;
-	scan_word(&scan, "format 1\ncluster ");
+	s->has_joined = scan.len > 7 && bytes[7] == '2';
+	scan_word(&scan,
+		  s->has_joined ? "format 2\ncluster " : "format 1\ncluster ");
 	scan_id(&scan, &s->cluster);
 	scan_word(&scan, "\nnode ");
 	scan_id(&scan, &s->node);
@@ -543,6 +546,7 @@ int state_join(struct state *s, const struct ring_id *cluster,
 	if (o.fd < 0)
 		return refuse_file(&o, -errno, "identity");
 	s->cluster = *cluster;
+	s->has_joined = true;
 	int rc = write_identity(&o, s);
 	close(o.fd);
 	return rc;

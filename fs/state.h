@@ -29,6 +29,7 @@ struct state {
 	struct ring_id node;
 	uint32_t boot;	 /* of this start */
 	bool is_founder; /* the cluster was made by this start */
+	bool has_joined; /* it was made by others */
 	bool has_gossip; /* this node has spoken with others before */
 };
 
