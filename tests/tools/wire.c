@@ -280,7 +280,7 @@ int main(int argc, char **argv)
 		return 64;
 	}
 	for (unsigned i = 0; i < w.n; i++) {
-		char name[IF_NAMESIZE];
+		char name[32];
 
 		snprintf(name, sizeof(name), "%.8s%u", argv[1], i + 1);
 		w.fds[i] = (struct pollfd){open_port(name), POLLIN, 0};

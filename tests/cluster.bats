@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+# Several nodes, one set of keys: real daemons on hosts whose cables are cut.
+load helper
+load hosts
+
+MEMBER_ARGS=(--claims any)
+
+can_claim() { # ID KEY
+	touch "$(mnt "$1")/keys/$2"
+}
+
+shows() { # ID DIR KEY
+	[ -e "$(mnt "$1")/$2/$3" ]
+}
+
+hides() { # ID DIR KEY
+	[ ! -e "$(mnt "$1")/$2/$3" ]
+}
+
+xattr() { # ID KEY WORD
+	getfattr --only-values -n "user.ring.$3" "$(mnt "$1")/keys/$2"
+}
+
+state() { # ID
+	cat "$(mnt "$1")/status/state"
+}
+
+is() { # ID STATE
+	[ "$(state "$1")" = "$2" ]
+}
+
+index_of() { # ID
+	cut -d' ' -f1 "$(mnt "$1")/status/hash"
+}
+
+# All nodes have applied the same, and have made the same of it.
+agree() { # ID...
+	local id first=
+	sync "$(mnt "$1")/status"
+	for id; do
+		sync "$(mnt "$id")/status"
+		[ -n "$first" ] || first=$(<"$(mnt "$id")/status/hash")
+		[ "$first" = "$(<"$(mnt "$id")/status/hash")" ] || return
+	done
+}
+
+heir_of() { # KEY ID...: who has it in recover/
+	local key=$1 id
+	shift
+	for id; do shows "$id" recover "$key" && echo "$id"; done
+	true
+}
+
+# Is every key of the list in the recover/ of exactly one of the nodes?
+inherited() { # "KEY..." ID...
+	local key keys=$1 n
+	shift
+	for key in $keys; do
+		n=$(heir_of "$key" "$@" | wc -l)
+		((n == 1)) || fail "$key is with $n of them" || return
+	done
+}
+
+leader() { # ID: who leads the log, as ID says
+	awk '{ print $1 }' "$(mnt "$1")/status/leader"
+}
+
+voters() { # ID N
+	grep -qx "voters $2" "$(mnt "$1")/status/quorum"
+}
+
+claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
+	local i
+	for ((i = 1; i <= $2; i++)); do
+		echo "note of $1-$i" >"$(mnt "$1")/keys/$1-$i"
+	done
+}
+
+@test "a key that is claimed on one node is held, and seen, on all" {
+	members 3
+	can_claim n2 order
+	for id in n1 n2 n3; do
+		wait_for 2 shows $id keys order
+		[ "$(xattr $id order holder)" = n2 ]
+	done
+	shows n2 owned order
+	hides n1 owned order
+	hides n3 owned order
+	run -1 touch "$(mnt n1)/keys/order"
+	[[ $output == *'File exists'* ]]
+	rm "$(mnt n2)/keys/order"
+	wait_for 2 hides n3 keys order
+	wait_for 2 agree n1 n2 n3
+}
+
+@test "of all nodes that want a key at once one gets it" {
+	members 3
+	for round in {1..20}; do
+		for id in n1 n2 n3; do
+			(can_claim $id "k$round" 2>/dev/null && echo $id) \
+				>>"$BATS_TEST_TMPDIR/won-$round" &
+		done
+		wait -n || true
+		wait -n || true
+		wait -n || true
+		[ "$(wc -l <"$BATS_TEST_TMPDIR/won-$round")" = 1 ]
+		winner=$(<"$BATS_TEST_TMPDIR/won-$round")
+		shows "$winner" owned "k$round"
+	done
+}
+
+@test "only the ring owner may claim, unless claims=any" {
+	MEMBER_ARGS=()
+	members 2
+	for i in {1..20}; do
+		owner=$(readlink "$(mnt n1)/route/k$i")
+		owner=${owner##*/}
+		other=$([ "$owner" = n1 ] && echo n2 || echo n1)
+		run -1 touch "$(mnt "$other")/keys/k$i"
+		[[ $output == *'Object is remote'* ]]
+		can_claim "$owner" "k$i"
+	done
+}
+
+@test "the keys of one that is killed are offered to the others, notes included" {
+	members 3
+	claim_some n3 12
+	keys=$(cd "$(mnt n3)/owned" && echo *)
+	[ "$(wc -w <<<"$keys")" = 12 ]
+	crash_node n3
+	wait_for 10 inherited "$keys" n1 n2
+	for i in {1..12}; do
+		heir=$(heir_of "n3-$i" n1 n2)
+		[ "$(<"$(mnt "$heir")/recover/n3-$i")" = "note of n3-$i" ]
+		[ "$(xattr "$heir" "n3-$i" reason)" = dead ]
+		[ "$(xattr "$heir" "n3-$i" from)" = n3 ]
+		mv "$(mnt "$heir")/recover/n3-$i" "$(mnt "$heir")/owned/"
+	done
+	agree n1 n2
+}
+
+@test "so are those of the one that leads" {
+	members 3
+	who=$(leader n1)
+	claim_some "$who" 5
+	others=$(printf '%s\n' n1 n2 n3 | grep -vx "$who")
+	keys=$(cd "$(mnt "$who")/owned" && echo *)
+	crash_node "$who"
+	wait_for 15 inherited "$keys" $others
+	for id in $others; do wait_for 5 is "$id" ready; done
+}
+
+@test "an heir's watch is woken" {
+	members 3
+	claim_some n3 6
+	for id in n1 n2; do
+		spawn inotifywait -qm -e create --format '%f' \
+			"$(mnt $id)/recover" >"$BATS_TEST_TMPDIR/$id.events" 2>&1
+		echo $! >>"$BATS_TEST_TMPDIR/watchers"
+	done
+	sleep 0.3
+	crash_node n3
+	wait_for 10 bash -c 'cat "$1"/n?.events | sort | uniq -c |
+		awk "{ n += \$1 == 1 } END { exit n != 6 }"' - "$BATS_TEST_TMPDIR"
+	while read -r pid; do kill "$pid"; done <"$BATS_TEST_TMPDIR/watchers"
+}
+
+@test "who is stopped loses its keys, and shows none when it goes on" {
+	members 3
+	claim_some n2 4
+	keys=$(cd "$(mnt n2)/owned" && echo *)
+	kill -STOP "$(pid_of n2)"
+	wait_for 10 inherited "$keys" n1 n3
+	kill -CONT "$(pid_of n2)"
+	[ -z "$(ls "$(mnt n2)/owned")" ]
+	wait_for 10 is n2 ready
+	inherited "$keys" n1 n2 n3
+	can_claim n2 again
+}
+
+@test "two that are cut from each other both halt" {
+	members 2
+	wait_for 10 voters n1 2
+	can_claim n1 before
+	split 1 2
+	wait_for 10 is n1 isolated
+	wait_for 10 is n2 isolated
+	for id in n1 n2; do
+		run -1 touch "$(mnt $id)/keys/$id"
+		[[ $output == *'Read-only file system'* ]]
+		[ -z "$(ls "$(mnt $id)/owned")" ]
+		shows $id keys before
+	done
+	heal
+	wait_for 10 is n1 ready
+	wait_for 10 is n2 ready
+	can_claim n1 after
+	wait_for 5 shows n2 keys after
+	wait_for 5 agree n1 n2
+}
+
+@test "of three, cut into two and one, the two go on and the one halts" {
+	members 3
+	claim_some n3 5
+	keys=$(cd "$(mnt n3)/owned" && echo *)
+	split "1 2" 3
+	wait_for 10 is n3 isolated
+	[ -z "$(ls "$(mnt n3)/owned")" ]
+	wait_for 10 inherited "$keys" n1 n2
+	can_claim n1 meanwhile
+	run -1 touch "$(mnt n3)/keys/n3-6"
+	[[ $output == *'Read-only file system'* ]]
+	heal
+	wait_for 10 is n3 ready
+	wait_for 5 shows n3 keys meanwhile
+	can_claim n3 n3-6
+	inherited "$keys" n1 n2 n3
+	wait_for 5 agree n1 n2 n3
+}
+
+@test "the first owner's listing is empty before the heir's is not" {
+	members 3
+	claim_some n3 1
+	split "1 2" 3
+	for _ in {1..2000}; do
+		heir=$(heir_of n3-1 n1 n2)
+		old=$(shows n3 owned n3-1 && echo yes || true)
+		[ -z "$heir" ] || [ -z "$old" ] || fail "two have it"
+		[ -z "$heir" ] || return 0
+	done
+	fail "it was never inherited"
+}
+
+@test "the cluster comes back after all were stopped, in any order" {
+	members 3
+	claim_some n1 3
+	claim_some n2 3
+	stop_nodes
+	for k in 3 2 1; do
+		ON="nsenter --net=/run/netns/$(host_ns $k)" BIND=$(addr $k) \
+			launch_node n$k --key-file "$(key_of n1)"
+	done
+	for k in 1 2 3; do wait_for 20 serves n$k; done
+	for k in 1 2 3; do wait_for 10 is n$k ready; done
+	[ "$(ls "$(mnt n1)/keys" | wc -l)" = 6 ]
+	wait_for 5 agree n1 n2 n3
+}
+
+@test "a node that lost its disk comes back as a new one" {
+	members 3
+	can_claim n1 k
+	crash_node n3
+	rm -r "$BATS_TEST_TMPDIR/n3/state"
+	wait_for 10 sees n1 n3 dead
+	member 3
+	wait_for 10 is n3 ready
+	wait_for 5 shows n3 keys k
+	wait_for 5 agree n1 n2 n3
+}
+
+@test "a node far behind is given the store" {
+	members 3
+	crash_node n3
+	seq 1 20000 | sed 's/^/k/' | xargs -n 2000 "$RINGFS_BIN" claim -m "$(mnt n1)"
+	for i in {1..30}; do
+		seq 1 2000 | sed "s/^/x$i-/" |
+			xargs -n 2000 "$RINGFS_BIN" claim -m "$(mnt n2)"
+	done
+	member 3
+	wait_for 20 is n3 ready
+	[ "$(ls "$(mnt n3)/keys" | wc -l)" = 80000 ]
+	wait_for 5 agree n1 n2 n3
+}
