@@ -78,8 +78,11 @@ fuzz:
 # Crashes under load, ROUNDS of them.
 soak: all tools
 	@ROUNDS=$(or $(ROUNDS),1000) BATS_TEST_TIMEOUT=86400 bats tests/kill.bats
-bench: all benches
+	@ROUNDS=10 tests/bench/swim.bash
+bench: all benches tools
 	@tests/bench/run.bash
+	@tests/bench/swim.bash
+	@tests/bench/net.bash 3 10
 demo:
 	@.ci/deps
 	@$(MAKE) -s all
