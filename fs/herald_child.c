@@ -511,7 +511,7 @@ static bool is_heard(int fd, int wait_ms)
 static void send_obituary(void)
 {
 	bool is_ipv4;
-	int fd = child.obituary.len > 0 ? open_udp(&is_ipv4) : -1;
+	int fd = child.obituary.n_to > 0 ? open_udp(&is_ipv4) : -1;
 	int pause_ms = TELL_FIRST_MS;
 
 	if (fd < 0)

@@ -83,6 +83,10 @@ int group_open(const struct group_config *config, uint64_t now_ms,
  * afterwards). 0, -EAGAIN: not the leader, or the library refuses just now. */
 int group_propose(struct group *g, uint64_t now_ms, struct buf *b);
 
+/* For apply: what is applied now was asked for by node, and it waits: tell it that
+ * this is committed at once, not with the next entry or in a moment. */
+void group_hurry(struct group *g, const struct ring_id *node);
+
 void group_wake(struct group *g, uint64_t now_ms);
 
 /* A message has come from a node, as the other side's send was given it. Bytes

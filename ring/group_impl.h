@@ -62,6 +62,7 @@ struct peer {
 	struct ring_id node;
 	uint64_t heard_ms;     /* or NEVER */
 	uint64_t told_commit;  /* the commit index it was told last */
+	bool is_waiting;       /* to be told, see group_hurry() */
 	uint64_t keepalive_ms; /* the last one sent */
 
 	/* Entries on the bulk lane that it has not answered, oldest first. */
@@ -126,6 +127,7 @@ struct group {
 	uint64_t leader_heard_ms; /* as a follower; or NEVER */
 	uint64_t notice_at_ms; /* tell those who do not know the commit index */
 	uint64_t noticed;      /* that commit index */
+	bool is_hurried;       /* some peer is waiting */
 	struct arrival *arrival; /* a copy that is being received, or NULL */
 	unsigned n_ending;	 /* those before it with jobs on their way */
 	struct install_job *install_waiting; /* failed, for our close */

@@ -612,10 +612,47 @@ void group_recv(struct group *g, uint64_t now_ms, const struct ring_id *from,
 
 /* ---- Time ---- */
 
+void group_hurry(struct group *g, const struct ring_id *node)
+{
+	for (size_t i = 0; i < g->n_peers; i++)
+		if (memcmp(&g->peers[i]->node, node, sizeof(*node)) == 0)
+			g->is_hurried = g->peers[i]->is_waiting = true;
+}
+
+/* Who has not answered the entry itself yet is told when it has. */
+static bool must_wait(struct group *g, const struct peer *p)
+{
+	raft_index match = 0;
+
+	return find_server(g, p->server) != NULL && !is_silent(g, p) &&
+	       raft_match_index(&g->raft, p->server, &match) == 0 &&
+	       match < raft_commit_index(&g->raft);
+}
+
+static void tell_waiting(struct group *g)
+{
+	bool leads = raft_state(&g->raft) == RAFT_LEADER;
+
+	g->is_hurried = false;
+	for (size_t i = 0; i < g->n_peers; i++) {
+		struct peer *p = g->peers[i];
+
+		if (!p->is_waiting)
+			continue;
+		p->is_waiting = leads && must_wait(g, p);
+		g->is_hurried |= p->is_waiting;
+		if (leads && !p->is_waiting &&
+		    p->told_commit < raft_commit_index(&g->raft))
+			send_keepalive(g, p);
+	}
+}
+
 void group_net_commit(struct group *g)
 {
 	uint64_t commit = raft_commit_index(&g->raft);
 
+	if (g->is_hurried)
+		tell_waiting(g);
 	if (raft_state(&g->raft) != RAFT_LEADER || commit == g->noticed)
 		return;
 	g->noticed = commit;

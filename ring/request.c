@@ -343,8 +343,13 @@ void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 		life_on_up_answer(r, origin, rc);
 		member_on_up_answer(r, &origin->id, rc);
 	}
-	if (origin->seq == 0 || !is_ours(r, origin))
+	if (origin->seq == 0)
 		return;
+	if (!is_ours(r, origin)) {
+		if (r->group_status.is_leader)
+			group_hurry(r->group, &origin->id);
+		return;
+	}
 	struct ring_pending *p = find_pending(r, origin->seq);
 
 	if (p == NULL) /* a repeat, answered before */

@@ -261,7 +261,7 @@ static inline size_t count(const struct rig *g, enum ring_view view,
 	return n;
 }
 
-/* n claims by node 0, k0, k1, ... in one request. */
+/* n claims by node 0, in as few requests as can be. */
 static inline void claim_many(struct rig *g, size_t n, const char *format)
 {
 	struct ring_op *ops = xcalloc(n, sizeof(*ops));
@@ -271,8 +271,18 @@ static inline void claim_many(struct rig *g, size_t n, const char *format)
 		snprintf(names[i], sizeof(names[i]), "%s%07zu", format, i);
 		ops[i] = (struct ring_op){.type = RING_CLAIM, .name = names[i]};
 	}
-	check_int(ask_all(g, &g->me[0], ops, n), 0);
-	g->me[0].floor = ++g->me[0].seq;
+	size_t n_keys = 0;
+
+	for (size_t at = 0; at < n; at += RING_OPS_MAX) {
+		size_t left = n - at;
+
+		check_int(ask_all(g, &g->me[0], ops + at,
+				  left < RING_OPS_MAX ? left : RING_OPS_MAX),
+			  0);
+		g->me[0].floor = ++g->me[0].seq;
+		n_keys += g->n_keys;
+	}
+	g->n_keys = n_keys;
 	free(names);
 	free(ops);
 }
