@@ -217,14 +217,22 @@ void swim_renew(struct swim *s, uint64_t above, unsigned status)
 	changed(s, MEMBER_SELF);
 }
 
+/* Above this no honest life ever comes. Who refuted such a thing would soon have
+ * no higher incarnation left, and what he says then nobody can read. */
+#define CHANGES_MAX (UINT32_MAX / 2)
+
 /* Somebody says something about us. If it is worse than the truth, or claims to
- * be newer, only a higher incarnation of ours can end it. */
+ * be newer, only a higher incarnation of ours can end it; or, where none can,
+ * our next life. */
 static void hear_of_me(struct swim *s, const struct wire_record *r)
 {
 	struct member *me = swim_me(s);
 	uint32_t boot = incarnation_boot(r->incarnation);
+	uint32_t my_boot = incarnation_boot(me->incarnation);
 
-	if (boot > incarnation_boot(me->incarnation)) {
+	if (boot > my_boot ||
+	    (boot == my_boot &&
+	     incarnation_change(r->incarnation) > CHANGES_MAX)) {
 		if (boot != s->copied_boot)
 			swim_event(s, &(struct swim_event){
 					      .kind = SWIM_COPIED,

@@ -69,6 +69,15 @@ voters() { # ID N
 	grep -qx "voters $2" "$(mnt "$1")/status/quorum"
 }
 
+# Nodes 1 to N, as many of them voting as shall.
+cluster() { # N
+	local voters=$1
+	members "$1"
+	((voters != 4)) || voters=3
+	((voters <= 5)) || voters=5
+	wait_for 20 voters n1 "$voters"
+}
+
 claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 	local i
 	for ((i = 1; i <= $2; i++)); do
@@ -77,7 +86,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "a key that is claimed on one node is held, and seen, on all" {
-	members 3
+	cluster 3
 	can_claim n2 order
 	for id in n1 n2 n3; do
 		wait_for 2 shows $id keys order
@@ -94,7 +103,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "of all nodes that want a key at once one gets it" {
-	members 3
+	cluster 3
 	for round in {1..20}; do
 		for id in n1 n2 n3; do
 			(can_claim $id "k$round" 2>/dev/null && echo $id) \
@@ -111,19 +120,19 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 
 @test "only the ring owner may claim, unless claims=any" {
 	MEMBER_ARGS=()
-	members 2
-	for i in {1..20}; do
-		owner=$(readlink "$(mnt n1)/route/k$i")
+	cluster 2
+	for key in k{1..20}; do
+		owner=$(readlink "$(mnt n1)/route/$key")
 		owner=${owner##*/}
 		other=$([ "$owner" = n1 ] && echo n2 || echo n1)
-		run -1 touch "$(mnt "$other")/keys/k$i"
+		run -1 touch "$(mnt "$other")/keys/$key"
 		[[ $output == *'Object is remote'* ]]
-		can_claim "$owner" "k$i"
+		can_claim "$owner" "$key"
 	done
 }
 
 @test "the keys of one that is killed are offered to the others, notes included" {
-	members 3
+	cluster 3
 	claim_some n3 12
 	keys=$(cd "$(mnt n3)/owned" && echo *)
 	[ "$(wc -w <<<"$keys")" = 12 ]
@@ -140,7 +149,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "so are those of the one that leads" {
-	members 3
+	cluster 3
 	who=$(leader n1)
 	claim_some "$who" 5
 	others=$(printf '%s\n' n1 n2 n3 | grep -vx "$who")
@@ -151,7 +160,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "an heir's watch is woken" {
-	members 3
+	cluster 3
 	claim_some n3 6
 	for id in n1 n2; do
 		spawn inotifywait -qm -e create --format '%f' \
@@ -166,7 +175,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "who is stopped loses its keys, and shows none when it goes on" {
-	members 3
+	cluster 3
 	claim_some n2 4
 	keys=$(cd "$(mnt n2)/owned" && echo *)
 	kill -STOP "$(pid_of n2)"
@@ -179,9 +188,9 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "two that are cut from each other both halt" {
-	members 2
-	wait_for 10 voters n1 2
+	cluster 2
 	can_claim n1 before
+	wait_for 2 shows n2 keys before
 	split 1 2
 	wait_for 10 is n1 isolated
 	wait_for 10 is n2 isolated
@@ -200,7 +209,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "of three, cut into two and one, the two go on and the one halts" {
-	members 3
+	cluster 3
 	claim_some n3 5
 	keys=$(cd "$(mnt n3)/owned" && echo *)
 	split "1 2" 3
@@ -219,7 +228,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "the first owner's listing is empty before the heir's is not" {
-	members 3
+	cluster 3
 	claim_some n3 1
 	split "1 2" 3
 	for _ in {1..2000}; do
@@ -232,7 +241,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "the cluster comes back after all were stopped, in any order" {
-	members 3
+	cluster 3
 	claim_some n1 3
 	claim_some n2 3
 	stop_nodes
@@ -247,7 +256,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "a node that lost its disk comes back as a new one" {
-	members 3
+	cluster 3
 	can_claim n1 k
 	crash_node n3
 	rm -r "$BATS_TEST_TMPDIR/n3/state"
@@ -259,7 +268,7 @@ claim_some() { # ID N: K-1 .. K-N with notes, all held by ID
 }
 
 @test "a node far behind is given the store" {
-	members 3
+	cluster 3
 	crash_node n3
 	seq 1 20000 | sed 's/^/k/' | xargs -n 2000 "$RINGFS_BIN" claim -m "$(mnt n1)"
 	for i in {1..30}; do

@@ -175,6 +175,26 @@ static void test_self(void)
 	check_int(out.n_events, 0);
 	swim_destroy(s);
 	ok("a newer life of one's own id is reported once, and not fought");
+
+	s = member();
+	tell(s, &me, incarnation_of(5, UINT32_MAX / 2), WIRE_SUSPECT);
+	check(own_incarnation(s) > incarnation_of(5, UINT32_MAX / 2),
+	      "refuted");
+	check_int(out.events[0].kind, SWIM_REFUTED);
+	for (uint32_t change = UINT32_MAX - 1; change > UINT32_MAX - 4;
+	     change--) {
+		uint64_t was = own_incarnation(s);
+
+		tell(s, &me, incarnation_of(5, change), WIRE_SUSPECT);
+		check(own_incarnation(s) == was, "followed to the top");
+	}
+	swim_destroy(s);
+	s = member();
+	tell(s, &me, incarnation_of(5, UINT32_MAX - 1), WIRE_ALIVE);
+	check_int(own_incarnation(s), incarnation_of(5, 0));
+	check_int(out.events[0].kind, SWIM_COPIED);
+	swim_destroy(s);
+	ok("what no incarnation of this life could refute is left to the next");
 }
 
 static void test_good_news_first(void)
