@@ -70,7 +70,8 @@ one_round() { # NUMBER
 		held=$(ls "$M/recover" | wc -l)
 		((held == 0 || held == 5000)) ||
 			fail "a batch was torn: $held, seed $SEED"
-		ls "$M/recover" | xargs -rn 5000 "$RINGFS_BIN" finish -m "$M"
+		find "$M/recover" -type f -printf '%f\n' |
+			xargs -rn 5000 "$RINGFS_BIN" finish -m "$M"
 		spawn bash -c 'exec 8<>"$1/ctl"
 			{ echo claim; seq "$2" "$3"; } >&8; cat <&8 >/dev/null' - \
 			"$M" $((round * 10000 + 1)) $((round * 10000 + 5000)) \

@@ -27,8 +27,8 @@ forbid "only fs/cluster.c and fs/node.c see gossip/" "$inc\"gossip/" \
 forbid "includes are written from the root" "$inc\"[^/\"]*\"" "${all[@]}"
 forbid "raft.h belongs to ring/group*.c" "$inc<raft(\.h|/)" \
 	--but '^ring/group_(impl|wire)\.h:' "${all[@]}"
-forbid "lmdb.h belongs to ring/store*.c" "$inc<lmdb\.h" \
-	--but '^ring/store_impl\.h:' "${all[@]}"
+forbid "lmdb.h belongs to ring/store*.c and gossip/records.c" "$inc<lmdb\.h" \
+	--but '^(ring/store_impl\.h|gossip/records\.c):' "${all[@]}"
 forbid "sodium.h belongs to gossip/seal.c, and fs/state.c's random" \
 	"$inc<sodium\.h" --but '^(gossip/seal|fs/state)\.c:' "${all[@]}"
 forbid "jansson.h belongs to one file of fs/" "$inc<jansson\.h" \

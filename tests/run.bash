@@ -70,25 +70,40 @@ part() { # NAME tap|one COMMAND...
 	return $rc
 }
 
+# With status 1 a program has told itself what is not ok.
+unit_one() { # PROGRAM, its output in a file beside it
+	local begin=$EPOCHREALTIME status
+	timeout 300 "$1" >"$1.log" 2>&1
+	status=$?
+	((status <= 1)) || echo "not ok - $1: status $status" >>"$1.log"
+	awk -v t="$1" -v b="$begin" -v e="$EPOCHREALTIME" 'BEGIN {
+		printf "# %s: %.1f s\n", t, e - b }' >>"$1.log"
+	return $status
+}
+export -f unit_one
+
+# Many of them wait for time to pass: more at once than there are processors.
 unit() { # FOLDER
-	local t begin status rc=0
-	for t in tests/unit/*_test.c; do
-		t=$1/${t%.c}
-		begin=$EPOCHREALTIME
-		timeout 300 "$t"
-		status=$?
-		# With status 1 the program has told itself what is not ok.
-		((status <= 1)) || echo "not ok - $t: status $status"
-		((status == 0)) || rc=1
-		awk -v t="$t" -v b="$begin" -v e="$EPOCHREALTIME" 'BEGIN {
-			printf "# %s: %.1f s\n", t, e - b }'
-	done
+	local t programs=() rc
+	for t in tests/unit/*_test.c; do programs+=("$1/${t%.c}"); done
+	printf '%s\n' "${programs[@]}" |
+		xargs -P $(($(nproc) + 1)) -I {} bash -c 'unit_one {}'
+	rc=$?
+	for t in "${programs[@]}"; do cat "$t.log"; done
 	return $rc
 }
 
+# Those with several nodes wait a lot: beside them the others run.
 run_bats() { # FOLDER
-	RINGFS_BIN=$PWD/$1/ringfs BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-60} \
-		bats --tap --timing tests
+	local many few rc=0
+	export RINGFS_BIN=$PWD/$1/ringfs BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-60}
+	mapfile -t many < <(grep -lE '^load hosts|^# Several nodes' tests/*.bats)
+	mapfile -t few < <(grep -LE '^load hosts|^# Several nodes' tests/*.bats)
+	bats --tap --timing "${many[@]}" >"$LOG/many-$$.log" 2>&1 &
+	bats --tap --timing "${few[@]}" || rc=1
+	wait $! || rc=1
+	cat "$LOG/many-$$.log"
+	return $rc
 }
 
 has_tests() {
