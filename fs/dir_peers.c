@@ -47,15 +47,6 @@ static struct peers_dir *dir_of(struct tree *t)
 
 /* ---- One member ---- */
 
-/* Then it is known of each without being told. */
-static bool all_vote(const struct tree *t)
-{
-	struct ring_status status;
-
-	ring_status(t->ring, &status);
-	return ring_node(t->ring, status.n_voters) == NULL;
-}
-
 /* What the ring knows of node i, over what gossip knows in out, if it does. */
 static void put_node(const struct tree *t, uint32_t i, bool is_heard,
 		     struct peer *out)
@@ -76,8 +67,9 @@ static void put_node(const struct tree *t, uint32_t i, bool is_heard,
 	out->weight = node->weight;
 	out->n_vnodes = node->n_vnodes;
 	out->n_keys = node->n_keys;
-	if (out->role[0] == '\0' && all_vote(t))
-		snprintf(out->role, sizeof(out->role), "voter");
+	if (strcmp(out->role, "client") != 0) /* that it alone knows */
+		snprintf(out->role, sizeof(out->role), "%s",
+			 peers_role_name(ring_node_role(t->ring, i)));
 	if (is_self && out->address[0] == '\0')
 		snprintf(out->address, sizeof(out->address), "%s", t->address);
 	if (is_self && out->version[0] == '\0')
@@ -100,6 +92,8 @@ static bool find_peer(const struct tree *t, const struct peers_line *line,
 
 /* ---- The table ---- */
 
+/* The ring remembers each node that it ever had, and one that was forgotten by
+ * the members until its keys have gone: only who is heard, or has been, shows. */
 static void put_ring_node(const struct tree *t, struct peers *table, uint32_t i)
 {
 	const struct ring_node *node = ring_node(t->ring, i);
@@ -107,6 +101,8 @@ static void put_ring_node(const struct tree *t, struct peers *table, uint32_t i)
 	bool is_heard = t->cluster != NULL &&
 			cluster_find(t->cluster, &node->id, &peer);
 
+	if (!is_heard && t->cluster != NULL && i != ring_self(t->ring))
+		return;
 	put_node(t, i, is_heard, &peer);
 	peers_put(table, &peer);
 }

@@ -39,6 +39,7 @@
 #include "fs/log.h"
 #include "fs/mount.h"
 #include "fs/options.h"
+#include "fs/peers.h"
 #include "fs/port.h"
 #include "fs/sdnotify.h"
 #include "fs/state.h"
@@ -91,6 +92,7 @@ static int status_of(int rc)
 	case -EPERM:
 		return EX_NOPERM;
 	case -EBUSY:
+	case -EEXIST:
 	case -EADDRINUSE:
 	case -EADDRNOTAVAIL:
 	case -EINVAL:
@@ -346,11 +348,11 @@ static uint32_t say(struct node *n, uint64_t now_ms)
 	if (self == RING_NONE)
 		return UINT32_MAX;
 	const struct ring_node *node = ring_node(n->ring, self);
-	struct cluster_self words = {.weight = node->weight,
-				     .n_vnodes = node->n_vnodes,
-				     .n_keys = node->n_keys,
-				     .role = n->options->is_client ? "client"
-								   : "voter"};
+	struct cluster_self words = {node->weight, node->n_vnodes, node->n_keys,
+				     "client"};
+
+	if (!n->options->is_client)
+		words.role = peers_role_name(ring_node_role(n->ring, self));
 	return cluster_say(n->cluster, now_ms, &words);
 }
 
