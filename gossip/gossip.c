@@ -288,6 +288,16 @@ static void on_message(void *data, const struct net_from *from,
 	}
 }
 
+/* Its own seal keeps it out, and it hears nothing: a restored state would wait
+ * for ever. */
+static void on_former(void *data, const struct net_from *from)
+{
+	struct gossip *g = data;
+
+	if (!g->is_closing && g->phase == PHASE_MEMBER)
+		gossip_members_warn(g, &from->id, &from->addr);
+}
+
 static void on_send_failed(void *data, const struct gossip_addr *to)
 {
 	struct gossip *g = data;
@@ -345,6 +355,7 @@ void gossip_open(struct gossip *g)
 				    .lobby = g->lobby_seal,
 				    .on_packet = on_packet,
 				    .on_message = on_message,
+				    .on_former = on_former,
 				    .on_ask = gossip_join_on_ask,
 				    .on_send_failed = on_send_failed,
 				    .on_log = on_net_log,

@@ -126,7 +126,7 @@ struct gossip_config {
 	 *
 	 * Somebody asks in our lobby. Fill answer, and return its length; or
 	 * fill why with a sentence, and return a negative errno; or -EAGAIN:
-	 * nothing can be said yet, and he may ask again. */
+	 * he may ask again, and why may say what is waited for. */
 	int (*on_asked)(void *data, const void *hello, size_t len,
 			uint8_t answer[GOSSIP_HELLO_MAX],
 			char why[GOSSIP_ERRMSG_SIZE]);
@@ -186,6 +186,9 @@ void gossip_close(struct gossip *g, void (*cb)(void *data), void *data);
 /* Also get to know whoever is at addr (HOST:PORT). After gossip_leave(): come
  * back. 0; -EINVAL; -ENOSPC, too many different ones. */
 int gossip_join(struct gossip *g, const char *addr);
+/* What a member that was asked to take us waits for, in a sentence; "" if none
+ * has said so. Borrowed until the loop's next turn. */
+const char *gossip_join_waits(const struct gossip *g);
 /* Tell all that we go: on_left follows. */
 void gossip_leave(struct gossip *g);
 /* Forget a dead or left member, everywhere. 0, -ENOENT, -EBUSY: it is

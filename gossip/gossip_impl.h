@@ -94,7 +94,8 @@ struct lobby {
 	uint64_t next_us, wait_us;
 	bool has_refusal; /* in this round: the first one */
 	char why[GOSSIP_ERRMSG_SIZE];
-	bool is_answered; /* to be told to the layer above: */
+	char waits[GOSSIP_ERRMSG_SIZE]; /* what the last one waits for */
+	bool is_answered;		/* to be told to the layer above: */
 	size_t answer_len;
 	uint8_t answer[GOSSIP_HELLO_MAX];
 };
@@ -215,6 +216,9 @@ void gossip_members_finish(struct gossip *g);
 void gossip_members_touch(struct gossip *g, const struct gossip_id *id,
 			  bool is_certain);
 void gossip_members_event(struct gossip *g, const struct swim_event *e);
+/* A former life of it is at addr: tell that one so, later. */
+void gossip_members_warn(struct gossip *g, const struct gossip_id *id,
+			 const struct gossip_addr *addr);
 /* Tell what is to be told: members, and the rest. False: g is closing. */
 bool gossip_members_tell(struct gossip *g);
 /* Records and keys wait for all members, also for those that were never

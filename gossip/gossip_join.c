@@ -18,7 +18,8 @@
  *	 1  verdict   1   enum verdict
  *	 2  cluster  16   TAKEN: its id; else zeros
  *	18  n         2   length of
- *	20  what      n   TAKEN: the layer's answer; else why, in a sentence
+ *	20  what      n   TAKEN: the layer's answer; else why, in a sentence;
+ *			  NOT_NOW: or nothing
  *
  * Who may ask has shown that it has the cluster's key. All members are asked in
  * turn, for ever. A refusal is final once the others of the same round had
@@ -343,6 +344,11 @@ static void take_answer(struct gossip *g, struct bytes_in in)
 	if (verdict == REFUSED)
 		note_refusal(g, "the member at %s refuses us: %.*s", who,
 			     (int)n, (const char *)what);
+	if (verdict == NOT_NOW && n > 0) {
+		snprintf(l->waits, sizeof(l->waits), "the member at %s: %.*s",
+			 who, (int)n, (const char *)what);
+		l->wait_us = ASK_US; /* it may be over soon */
+	}
 	if (verdict != TAKEN || gossip_id_is_zero(&cluster) ||
 	    n > sizeof(l->answer))
 		return;
@@ -549,8 +555,7 @@ size_t gossip_join_on_ask(void *data, const struct net_from *from,
 	struct gossip *g = data;
 	struct question q = read_question(bytes_in_of(bytes, len));
 	uint8_t what[GOSSIP_HELLO_MAX];
-	char why[GOSSIP_ERRMSG_SIZE] = "it makes no sense of what we say",
-	     who[GOSSIP_ADDR_SIZE];
+	char why[GOSSIP_ERRMSG_SIZE] = "", who[GOSSIP_ADDR_SIZE];
 	int n = -EBADMSG;
 
 	if (g->is_closing || g->phase != PHASE_MEMBER || g->has_left)
@@ -562,14 +567,22 @@ size_t gossip_join_on_ask(void *data, const struct net_from *from,
 				       bytes_left(&q.hello), what, why);
 	else if (q.is_good)
 		n = 0;
+	else
+		snprintf(why, sizeof(why), "%s",
+			 "it makes no sense of what we say");
 	assert(n <= GOSSIP_HELLO_MAX);
 	if (n == -EAGAIN)
-		return put_answer(g, answer, cap, NOT_NOW, NULL, 0);
+		return put_answer(g, answer, cap, NOT_NOW, why, strlen(why));
 	if (n >= 0)
 		return put_answer(g, answer, cap, TAKEN, what, (size_t)n);
 	net_addr_text(&from->addr, who);
 	gossip_log(g, 5, "refused %s, who wants to join: %s", who, why);
 	return put_answer(g, answer, cap, REFUSED, why, strlen(why));
+}
+
+const char *gossip_join_waits(const struct gossip *g)
+{
+	return g->lobby.waits;
 }
 
 void gossip_join_finish(struct gossip *g)

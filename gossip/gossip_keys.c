@@ -491,6 +491,9 @@ int gossip_keys_load(struct gossip *g, char errmsg[GOSSIP_ERRMSG_SIZE])
 	if (path == NULL && g->config.seal == GOSSIP_CLEAR)
 		return 0;
 	rc = keyring_load(path != NULL ? path : "", keys, &n, errmsg);
+	if (rc == -EISDIR || rc == -EBADMSG || rc == -EPROTONOSUPPORT ||
+	    rc == -E2BIG)
+		rc = -EINVAL; /* errmsg tells them apart */
 	if (rc == -ENOKEY && g->config.seal == GOSSIP_CLEAR)
 		return 0;
 	for (size_t i = 0; rc == 0 && i < n; i++)

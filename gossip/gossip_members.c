@@ -303,6 +303,15 @@ static void introduce(struct gossip *g, const struct swim_view *view)
 		gossip_keep_peer(g, view->facts);
 }
 
+void gossip_members_warn(struct gossip *g, const struct gossip_id *id,
+			 const struct gossip_addr *addr)
+{
+	if (g->n_former == FORMER_MAX)
+		return; /* it comes again */
+	g->former[g->n_former++] = (struct former){.id = *id, .addr = *addr};
+	gossip_later(g);
+}
+
 /* A newer life, at another address: who is still at the former one has a state
  * that was copied, and hears it from nobody, as his seal is out of date. */
 static void warn_former(struct gossip *g, const struct swim_event *e)
@@ -317,10 +326,7 @@ static void warn_former(struct gossip *g, const struct swim_event *e)
 	    address_parse(p->shown.address, &former) != 0 ||
 	    gossip_addr_equal(&former, &view.facts->addr))
 		return;
-	g->former[g->n_former % FORMER_MAX] =
-		(struct former){.id = e->id, .addr = former};
-	g->n_former += g->n_former < FORMER_MAX;
-	gossip_later(g);
+	gossip_members_warn(g, &e->id, &former);
 }
 
 static void tell_former(struct gossip *g)

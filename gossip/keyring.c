@@ -84,9 +84,15 @@ static int judge(const char *path, int rc, unsigned line, char *errmsg)
 			      "newer ringfs",
 			      path, line);
 	case -E2BIG:
-		return refuse(errmsg, rc, "'%.300s': more than %d keys", path,
-			      SEAL_KEYS_MAX);
+		return refuse(errmsg, rc,
+			      "'%.300s': more than %d keys, or no key file",
+			      path, SEAL_KEYS_MAX);
 	default:
+		if (line == 0)
+			return refuse(errmsg, rc,
+				      "'%.300s': there is no key in it; a key "
+				      "file is made by 'ringfs keygen'",
+				      path);
 		return refuse(errmsg, rc,
 			      "'%.300s', line %u: no key; a key file is made "
 			      "by 'ringfs keygen'",

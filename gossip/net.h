@@ -74,6 +74,9 @@ struct net_config {
 	void (*on_message)(void *data, const struct net_from *from,
 			   enum net_topic topic, const uint8_t *bytes,
 			   size_t len);
+	/* A packet of a life that is over, though it need not be new: whoever
+	 * had it before may have sent it again. May be NULL. */
+	void (*on_former)(void *data, const struct net_from *from);
 	/* Somebody asks in the lobby: fill answer, up to cap bytes, and return
 	 * its length; the connection ends after it. */
 	size_t (*on_ask)(void *data, const struct net_from *from,

@@ -90,16 +90,20 @@ static void take(struct net *n, uint8_t *packet, size_t len,
 		n->stats.n_dropped++;
 		return;
 	}
-	if (seal_open(n->config.seal, packet, len, &opened) != SEAL_OK)
+	enum seal_reason reason =
+		seal_open(n->config.seal, packet, len, &opened);
+	from.id = opened.from;
+	from.boot = opened.boot;
+	from.is_sealed = opened.is_sealed;
+	if (opened.is_former && n->config.on_former != NULL)
+		n->config.on_former(n->config.data, &from);
+	if (reason != SEAL_OK)
 		return;
 	if (opened.len == 0 || opened.body[0] < NET_SWIM ||
 	    opened.body[0] == NET_LOBBY || opened.body[0] > NET_OBITUARY) {
 		n->stats.n_dropped++;
 		return;
 	}
-	from.id = opened.from;
-	from.boot = opened.boot;
-	from.is_sealed = opened.is_sealed;
 	net_link_heard(n, &from.addr);
 	n->config.on_packet(n->config.data, &from, opened.body[0],
 			    opened.body + 1, opened.len - 1);

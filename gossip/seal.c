@@ -334,18 +334,23 @@ static enum seal_reason open_packet(struct seal *s, uint8_t *packet, size_t len,
 	bool is_sealed = head.form == SEAL_SEALED;
 	int slot = is_sealed ? seal_slot_of(s, head.key) : -1;
 	const struct seal_peer *p = seal_find_peer(s, &head.sender);
-	if (p != NULL)
+	bool is_former = p != NULL && head.boot < p->boot;
+	if (p != NULL && !is_former)
 		reason = seal_window_look(p, head.boot, counter);
 	if (reason == SEAL_OK && is_sealed)
 		reason = open_sealed(s, packet, len, slot, opened);
 	else if (reason == SEAL_OK)
 		reason = open_clear(s, packet, &in, opened);
 	if (reason != SEAL_OK)
-		return reason;
-	opened->from = head.sender;
-	opened->boot = head.boot;
-	opened->is_sealed = is_sealed;
-	return seal_window_take(s, &head, counter, slot);
+		return is_former ? SEAL_TOO_OLD : reason;
+	*opened = (struct seal_opened){.from = head.sender,
+				       .boot = head.boot,
+				       .is_sealed = is_sealed,
+				       .is_former = is_former,
+				       .body = is_former ? NULL : opened->body,
+				       .len = is_former ? 0 : opened->len};
+	return is_former ? SEAL_TOO_OLD
+			 : seal_window_take(s, &head, counter, slot);
 }
 
 enum seal_reason seal_open(struct seal *s, uint8_t *packet, size_t len,

@@ -123,6 +123,9 @@ struct seal_opened {
 	struct gossip_id from;
 	uint32_t boot;
 	bool is_sealed;
+	bool is_former; /* with SEAL_TOO_OLD: it is authentic, and its sender
+			 * is a life that is over. Then only from and boot are
+			 * known */
 	const uint8_t *body; /* in the packet's memory */
 	size_t len;
 };

@@ -208,6 +208,33 @@ heard() { # ID EVENT NAME
 	wait_for 5 peers_are a "a b self"
 }
 
+@test "what is no key file is refused with 78, whatever else it is" {
+	start_node a
+	stop_node a
+	mv a/state/key key
+	refuses_key() { # TEXT: a/state/key, as it is now
+		chmod 600 a/state/key
+		refuses 78 a
+		says "$PWD/a/state/key"
+		says "$1"
+	}
+	: >a/state/key
+	refuses_key "there is no key in it"
+	head -c 60 key >a/state/key
+	refuses_key "line 1: no key"
+	head -c 100000 /dev/zero >a/state/key
+	refuses_key "or no key file"
+	tr 'a-m' 'n-z' <key >a/state/key
+	refuses_key "line "
+	rm a/state/key
+	mkdir a/state/key
+	refuses 78 a
+	says "is a directory"
+	rmdir a/state/key
+	cp key a/state/key
+	start_node a
+}
+
 @test "where nobody answers, the mount fails after ten seconds and says where" {
 	mkdir -p b/state b/mnt
 	ringfs keygen b/state/key
@@ -456,6 +483,7 @@ heard() { # ID EVENT NAME
 
 @test "of two members with one name the first keeps it" {
 	three_nodes
+	wait_for 10 grep -qx 'voters 3' a/mnt/status/quorum
 	crash_node b
 	wait_for 10 sees a b dead
 	# The dead one's name may be taken ...
@@ -491,6 +519,20 @@ heard() { # ID EVENT NAME
 	grep -q "was copied or restored" log/b
 	wait_for 5 sees a b alive
 	is a b address "$(address c)"
+}
+
+@test "a state that was restored is told of its later lives, with status 78" {
+	three_nodes
+	stop_node b
+	cp -r b/state backup
+	for _ in 1 2; do
+		start_node b
+		stop_node b
+	done
+	rm -r b/state
+	mv backup b/state
+	refuses 78 b
+	says "was copied or restored"
 }
 
 @test "a node of another cluster stays out, and both go on" {
@@ -619,7 +661,8 @@ n_keys() { # ID N
 }
 
 @test "what is expected of the cluster is shown" {
-	start_node a --expect 3
+	launch_node a --expect 3
+	wait_for 10 grep -qx joining a/mnt/status/state
 	grep -qx 'expect 3' a/mnt/status/quorum
 	stop_node a
 	start_node a

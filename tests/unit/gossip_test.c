@@ -508,6 +508,18 @@ static void test_copied(void)
 	check(!wrote(copy, "copied\n"), "the newer one goes on");
 	ok("one whose state was copied is told");
 	rig_end();
+	rig_cluster(3);
+	for (int i = 0; i < 2; i++) {
+		rig_close(&nodes[2]);
+		rig_start(&nodes[2]);
+	}
+	wait_for(all_see(3, "alive"), "c to be in its third life");
+	rig_close(&nodes[2]);
+	nodes[2].boot = 1;
+	rig_start(&nodes[2]);
+	wait_for(wrote(&nodes[2], "copied\n"), "c to hear of its later life");
+	ok("and one whose state was restored, though nobody takes its word");
+	rig_end();
 }
 
 static void test_garbage(void)

@@ -199,6 +199,11 @@ static void test_replay(void)
 	check_reason(open_copy(b, newer, n, &o), SEAL_OK);
 	check_reason(open_copy(b, newer, n, &o), SEAL_REPLAYED);
 	check_reason(open_copy(b, p[2998], n, &o), SEAL_TOO_OLD);
+	check(o.is_former && o.boot + 1 == a->config.boot && o.body == NULL,
+	      "authentic, of a former life");
+	p[2998][n - 1] ^= 1;
+	check_reason(open_copy(b, p[2998], n, &o), SEAL_TOO_OLD);
+	check(!o.is_former, "not authentic, and so of nobody");
 	/* Who was told of the boot beforehand takes none of the former. */
 	struct seal *c = make(3, 1, SEAL_REQUIRED);
 	struct gossip_id id = id_of(1);
