@@ -12,11 +12,10 @@ bad=0
 make -s -j2 O=build/fuzz CC=clang SAN=address,undefined,fuzzer-no-link \
 	CFLAGS="-O1 -g" fuzzers || exit
 mkdir -p build/fuzz/found
-for source in tests/fuzz/*_fuzz.c; do
-	name=$(basename "$source" .c)
-	corpus=build/fuzz/corpus/$name
+
+fuzz_one() { # NAME: its line in build/fuzz/NAME.tap
+	local name=$1 runs seeds=() corpus=build/fuzz/corpus/$1
 	mkdir -p "$corpus"
-	seeds=()
 	[ ! -d "tests/fuzz/$name" ] || seeds=("tests/fuzz/$name")
 	if build/fuzz/tests/fuzz/"$name" -max_total_time="$seconds" -timeout=10 \
 		-rss_limit_mb=2048 -artifact_prefix=build/fuzz/found/"$name"- \
@@ -28,7 +27,16 @@ for source in tests/fuzz/*_fuzz.c; do
 	else
 		tail -n 40 build/fuzz/"$name".log
 		echo "not ok - $name"
-		bad=1
-	fi
+	fi >build/fuzz/"$name".tap
+}
+export -f fuzz_one
+export seconds
+
+names=()
+for source in tests/fuzz/*_fuzz.c; do names+=("$(basename "$source" .c)"); done
+printf '%s\n' "${names[@]}" | xargs -P "$(nproc)" -I {} bash -c 'fuzz_one {}'
+for name in "${names[@]}"; do
+	cat build/fuzz/"$name".tap
+	! grep -q '^not ok' build/fuzz/"$name".tap || bad=1
 done
 exit $bad
