@@ -7,11 +7,13 @@
  *   SETTINGS  1 u8 | cluster 16 | vnodes u32 | claims u8 | lease_ms u32
  *             | calm_ms u32 | max_attempts u32 | handover_timeout_ms u32
  *   UP        2 u8 | node 16 | life 16 | boot u64 | weight u32
- *             | grace_ms u32 | host 32 | name
+ *             | grace_ms u32 | flags u8 | host 32 | name
  *   DOWN      3 u8 | node 16 | boot u64 | epoch u64 | reason u8
  *   REQUEST   4 u8 | node 16 | boot u64 | epoch u64 | seq u64 | floor u64
  *             | n_ops u32 | n_ops operations
+ *   SHARE     5 u8 | node 16 | boot u64 | epoch u64 | weight u32 | flags u8
  *
+ *   flags     1: a client (UP only); 2: draining
  *   operation type u8 | name | id u64 | token u64
  *             CLAIM, SUBMIT, TAKE: | uid u32 | gid u32
  *             CLAIM, SUBMIT, NOTE: | note_len u32 | note
@@ -27,8 +29,12 @@
 #include <string.h>
 
 #define ENTRY_VERSION 1
-#define WEIGHT_MAX    10000
 #define GRACE_MAX     3600000
+
+enum {
+	FLAG_CLIENT = 1,
+	FLAG_DRAINING = 2,
+};
 
 static void put_name(struct buf *b, const char *name)
 {
@@ -98,6 +104,8 @@ void keyset_put_up(struct buf *b, const struct keyset_up *up)
 	buf_u64(b, up->boot);
 	buf_u32(b, up->weight);
 	buf_u32(b, up->grace_ms);
+	buf_u8(b, (uint8_t)((up->is_client ? FLAG_CLIENT : 0) |
+			    (up->is_draining ? FLAG_DRAINING : 0)));
 	buf_put(b, up->host, sizeof(up->host));
 	put_name(b, up->name);
 }
@@ -110,6 +118,16 @@ void keyset_put_down(struct buf *b, const struct ring_id *id, uint64_t boot,
 	buf_u64(b, boot);
 	buf_u64(b, epoch);
 	buf_u8(b, (uint8_t)reason);
+}
+
+void keyset_put_share(struct buf *b, const struct keyset_share *share)
+{
+	buf_u8(b, ITEM_SHARE);
+	put_id(b, &share->id);
+	buf_u64(b, share->boot);
+	buf_u64(b, share->epoch);
+	buf_u32(b, share->weight);
+	buf_u8(b, share->is_draining ? FLAG_DRAINING : 0);
 }
 
 void keyset_put_request(struct buf *b, const struct keyset_origin *origin,
@@ -161,6 +179,15 @@ static void get_settings(struct reader *r, struct item *item)
 	expect(r, entry_settings_valid(s));
 }
 
+static void get_flags(struct reader *r, struct item *item, unsigned allowed)
+{
+	unsigned flags = reader_u8(r);
+
+	expect(r, (flags & ~allowed) == 0);
+	item->is_client = flags & FLAG_CLIENT;
+	item->is_draining = flags & FLAG_DRAINING;
+}
+
 static void get_up(struct reader *r, struct item *item)
 {
 	get_id(r, &item->origin.id);
@@ -168,9 +195,11 @@ static void get_up(struct reader *r, struct item *item)
 	item->origin.boot = reader_u64(r);
 	item->weight = reader_u32(r);
 	item->grace_ms = reader_u32(r);
+	get_flags(r, item, FLAG_CLIENT | FLAG_DRAINING);
 	item->host = reader_bytes(r, RING_HOST_SIZE);
 	item->name = get_name(r, &item->name_len);
-	expect(r, item->weight <= WEIGHT_MAX && item->grace_ms <= GRACE_MAX);
+	expect(r,
+	       item->weight <= RING_WEIGHT_MAX && item->grace_ms <= GRACE_MAX);
 }
 
 static void get_down(struct reader *r, struct item *item)
@@ -180,6 +209,16 @@ static void get_down(struct reader *r, struct item *item)
 	item->origin.epoch = reader_u64(r);
 	item->reason = reader_u8(r);
 	expect(r, item->reason == RING_DEAD || item->reason == RING_LEFT);
+}
+
+static void get_share(struct reader *r, struct item *item)
+{
+	get_id(r, &item->origin.id);
+	item->origin.boot = reader_u64(r);
+	item->origin.epoch = reader_u64(r);
+	item->weight = reader_u32(r);
+	get_flags(r, item, FLAG_DRAINING);
+	expect(r, item->weight <= RING_WEIGHT_MAX);
 }
 
 static void get_request(struct reader *r, struct item *item)
@@ -220,6 +259,9 @@ bool entry_next(struct reader *r, struct item *item)
 		break;
 	case ITEM_REQUEST:
 		get_request(r, item);
+		break;
+	case ITEM_SHARE:
+		get_share(r, item);
 		break;
 	default:
 		r->bad = true;

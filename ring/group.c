@@ -61,7 +61,7 @@ __attribute__((format(printf, 2, 3))) void group_fail(struct group *g,
 
 #define ENTRY_HEADER 8
 
-static const uint8_t *entry_bytes(const struct raft_buffer *b, size_t *len)
+const uint8_t *group_entry_bytes(const struct raft_buffer *b, size_t *len)
 {
 	struct reader r = reader_of(b->base, b->len);
 
@@ -76,7 +76,7 @@ int group_apply(struct raft_fsm *fsm, const struct raft_buffer *b,
 	struct group *g = fsm->data;
 	uint64_t index = raft_last_applied(&g->raft) + 1; /* rule 18 */
 	size_t len;
-	const uint8_t *bytes = entry_bytes(b, &len);
+	const uint8_t *bytes = group_entry_bytes(b, &len);
 
 	*result = NULL;
 	if (g->failed)
@@ -101,6 +101,7 @@ static int open_wal(struct group *g, bool create, char *errmsg)
 	struct wal_config config = {.dir = g->dir,
 				    .cluster = g->config.cluster,
 				    .node = g->config.node,
+				    .generation = g->config.generation,
 				    .segment_bytes = WAL_SEGMENT_BYTES};
 	int rc = wal_open(&config, create, &g->wal, &g->found, errmsg);
 
@@ -261,7 +262,7 @@ static int peek_log(const struct group *g,
 
 		if (e->type != RAFT_COMMAND)
 			continue;
-		const uint8_t *bytes = entry_bytes(&b, &len);
+		const uint8_t *bytes = group_entry_bytes(&b, &len);
 
 		return bytes ? peek(g->config.data, bytes, len) : 0;
 	}
@@ -368,8 +369,7 @@ static void ignore_close(struct raft *raft)
 	(void)raft;
 }
 
-static struct group *group_create(const struct group_config *config,
-				  uint64_t now_ms)
+static struct group *group_create(const struct group_config *config)
 {
 	struct group *g = xcalloc(1, sizeof(*g));
 
@@ -380,39 +380,69 @@ static struct group *group_create(const struct group_config *config,
 		g->config.snapshot_entries = SNAPSHOT_ENTRIES;
 	if (config->trailing_entries == 0)
 		g->config.trailing_entries = TRAILING_ENTRIES;
-	g->now_ms = now_ms;
 	g->appends_tail = &g->appends;
 	g->held_tail = &g->held;
 	g->leader_heard_ms = g->notice_at_ms = g->slow_since_ms = NEVER;
 	return g;
 }
 
-int group_open(const struct group_config *config, uint64_t now_ms,
-	       int (*peek)(void *data, const void *bytes, size_t len),
-	       struct group **out, char errmsg[RING_ERRMSG_SIZE])
+/* Log and store, and the library ready to be started with them. */
+static int load(struct group *g, char *errmsg)
 {
-	struct group *g = group_create(config, now_ms);
+	const struct group_config *config = &g->config;
 	int rc = open_wal(g, config->create || config->join, errmsg);
 
+	if (rc == 0)
+		rc = load_store(g, errmsg);
+	if (rc == 0)
+		rc = start_server(g, errmsg);
 	if (rc != 0)
-		goto err_group;
-	rc = load_store(g, errmsg);
-	if (rc != 0)
-		goto err_group;
-	rc = start_server(g, errmsg);
-	if (rc != 0)
-		goto err_group;
+		return rc;
 	if (config->create && g->found.n_entries == 0 &&
 	    g->meta.snapshot.len == 0)
 		rc = bootstrap(g, errmsg);
 	if (rc == 0)
 		rc = check_gap(g, errmsg);
-	if (rc == 0)
-		rc = peek_log(g, peek);
 	if (rc != 0)
-		goto err_server;
+		raft_close(&g->raft, ignore_close);
+	g->generation = g->found.generation;
 	g->last_term = g->found.term;
 	g->last_vote = g->found.vote;
+	return rc;
+}
+
+int group_load(const struct group_config *config, struct group **out,
+	       char *errmsg)
+{
+	struct group *g = group_create(config);
+	int rc = load(g, errmsg);
+
+	if (rc == 0)
+		*out = g;
+	else
+		release(g);
+	return rc;
+}
+
+void group_release(struct group *g)
+{
+	raft_close(&g->raft, ignore_close);
+	release(g);
+}
+
+int group_open(const struct group_config *config, uint64_t now_ms,
+	       int (*peek)(void *data, const void *bytes, size_t len),
+	       struct group **out, char errmsg[RING_ERRMSG_SIZE])
+{
+	struct group *g;
+	int rc = group_load(config, &g, errmsg);
+
+	if (rc != 0)
+		return rc;
+	g->now_ms = now_ms;
+	rc = peek_log(g, peek);
+	if (rc != 0)
+		goto err_server;
 	start_workers(g);
 	rc = raft_start(&g->raft);
 	if (rc != 0) {
@@ -429,10 +459,13 @@ err_workers:
 	if (!end_workers(g))
 		return rc;
 err_server:
-	raft_close(&g->raft, ignore_close);
-err_group:
-	release(g);
+	group_release(g);
 	return rc;
+}
+
+uint32_t group_generation(const struct group *g)
+{
+	return g->generation;
 }
 
 /* ---- Running ---- */

@@ -37,6 +37,7 @@ struct group_config {
 	 * only voter; or an empty one, and wait to be contacted, whatever the
 	 * store has. With neither, it is an error. */
 	bool create, join;
+	uint32_t generation; /* of a log that is made */
 
 	/* An entry is committed: apply it. 0, or negative: the machine cannot
 	 * (malformed): the group fails. */
@@ -77,6 +78,9 @@ struct group_config {
 int group_open(const struct group_config *config, uint64_t now_ms,
 	       int (*peek)(void *data, const void *bytes, size_t len),
 	       struct group **out, char errmsg[RING_ERRMSG_SIZE]);
+
+/* Of the log; see group_recover(). */
+uint32_t group_generation(const struct group *g);
 
 /* Append an entry; it was applied here when apply has been called with it, or
  * it never will be when leadership was lost meanwhile. Takes bytes (b is empty
@@ -177,6 +181,30 @@ int group_campaign(struct group *g, uint64_t now_ms);
 
 /* As ring_close. */
 void group_close(struct group *g);
+
+/* ---- Without a group: for a majority that is lost for good ---- */
+
+struct group_log {
+	uint64_t index,
+		term;	 /* of the last entry; the log's term may be newer */
+	uint64_t server; /* its raft id */
+	uint32_t generation;
+	struct group_server *servers; /* of the last configuration */
+	size_t n_servers;
+};
+
+/* Open log and store and load them, as group_open does, and apply what is in
+ * the log behind the store, committed or not. Of config dir, cluster, node and
+ * the callbacks for the machine are used. Changes nothing that a start would
+ * not. free(out->servers) is the caller's. Errors as group_open's. */
+int group_look(const struct group_config *config, struct group_log *out,
+	       char errmsg[RING_ERRMSG_SIZE]);
+
+/* The same, and make this server the only one, in a new configuration of a new
+ * term and the next generation. On disk when it returns 0; after a crash the log
+ * is as it was, or as it shall be. out: as it was. */
+int group_recover(const struct group_config *config, struct group_log *out,
+		  char errmsg[RING_ERRMSG_SIZE]);
 
 /* ---- With inline_jobs ---- */
 

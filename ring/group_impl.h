@@ -7,6 +7,7 @@
  *   group_copy.c     sends the content of a snapshot
  *   group_install.c  receives it, and puts it in the store's place
  *   group_roles.c    who is in the group, and who leads it
+ *   group_recover.c  a log that has lost its group
  *   group_wire.c     messages to bytes */
 #ifndef RING_GROUP_IMPL_H
 #define RING_GROUP_IMPL_H
@@ -99,6 +100,8 @@ struct group {
 	struct store_batch meta; /* snapshot: what the store's last says */
 	bool replaced; /* the store came from another node, the log not yet */
 
+	uint32_t generation;
+
 	uint64_t now_ms, tick_at_ms;
 	struct proposal *proposals; /* oldest first */
 	struct raft_barrier barrier;
@@ -151,6 +154,13 @@ __attribute__((format(printf, 2, 3))) void group_fail(struct group *g,
 						      const char *format, ...);
 int group_apply(struct raft_fsm *fsm, const struct raft_buffer *b,
 		void **result);
+/* Open and load what is on disk, with the library ready to be started, or not
+ * to be: group_release(). */
+int group_load(const struct group_config *config, struct group **out,
+	       char *errmsg);
+void group_release(struct group *g);
+/* What the caller has put into an entry; NULL: it is malformed. */
+const uint8_t *group_entry_bytes(const struct raft_buffer *b, size_t *len);
 /* After every entry into the library. */
 void group_after(struct group *g);
 /* Time never goes back. */

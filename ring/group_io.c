@@ -566,11 +566,29 @@ static int io_bootstrap(struct raft_io *io,
 	return rc == 0 ? 0 : rc == -ENOSPC ? RAFT_NOSPACE : RAFT_IOERR;
 }
 
+/* The entry behind the last one, of a term of its own, in which nobody else can
+ * have led or voted: those who could are of the generation before. Without
+ * workers. */
 static int io_recover(struct raft_io *io, const struct raft_configuration *conf)
 {
-	(void)io;
-	(void)conf;
-	return RAFT_INVALID; /* nobody calls raft_recover() */
+	struct group *g = io->impl;
+	const struct wal_found *f = &g->found;
+	struct raft_buffer b;
+
+	mem_check(raft_configuration_encode(conf, &b) == 0 ? b.base : NULL);
+	struct wal_entry e = {.index = f->first + f->n_entries,
+			      .term = f->term + 1,
+			      .type = RAFT_CHANGE,
+			      .data = b.base,
+			      .len = b.len};
+	int rc = wal_set_vote(g->wal, f->term + 1, f->server);
+
+	if (rc == 0)
+		rc = wal_recover(g->wal, &e, f->generation + 1);
+	if (rc == 0)
+		rc = wal_sync(g->wal);
+	raft_free(b.base);
+	return rc == 0 ? 0 : rc == -ENOSPC ? RAFT_NOSPACE : RAFT_IOERR;
 }
 
 /* What the store has, which may be newer than asked for: its content is read

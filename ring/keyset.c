@@ -226,6 +226,8 @@ int keyset_apply(struct keyset *k, uint64_t index, const void *entry,
 			answer(k, &item.origin, rc, NULL);
 		} else if (item.type == ITEM_DOWN) {
 			keyset_node_down(k, &item);
+		} else if (item.type == ITEM_SHARE) {
+			keyset_node_share(k, &item);
 		} else {
 			request(k, &item, &r);
 		}
@@ -251,6 +253,8 @@ void keyset_get_up(const struct keyset *k, uint32_t node, struct keyset_up *out)
 				  .boot = n->pub.boot,
 				  .weight = n->pub.weight,
 				  .grace_ms = n->grace_ms,
+				  .is_client = n->pub.is_client,
+				  .is_draining = n->pub.is_draining,
 				  .name = n->pub.name};
 	memcpy(out->host, n->host, sizeof(out->host));
 }
@@ -310,6 +314,11 @@ uint64_t keyset_index(const struct keyset *k)
 uint64_t keyset_epoch(const struct keyset *k)
 {
 	return k->epoch;
+}
+
+uint32_t keyset_most_up(const struct keyset *k)
+{
+	return k->most_up;
 }
 
 uint64_t keyset_now_ms(const struct keyset *k)

@@ -54,6 +54,8 @@ struct keyset_up {
 	uint64_t boot;
 	uint32_t weight;	      /* at most 10000 */
 	uint32_t grace_ms;	      /* not down before, without a farewell */
+	bool is_client;		      /* owns nothing, and never votes */
+	bool is_draining;	      /* owns nothing until it says otherwise */
 	uint8_t host[RING_HOST_SIZE]; /* where it runs; zeros: unknown */
 	const char *name;
 };
@@ -63,6 +65,17 @@ void keyset_put_up(struct buf *b, const struct keyset_up *up);
  * epoch are not those of its life (holes.md 11). */
 void keyset_put_down(struct buf *b, const struct ring_id *id, uint64_t boot,
 		     uint64_t epoch, enum ring_reason reason);
+
+/* A node that is up wants another share of the ring; this takes no key from
+ * anyone: as with an up, what living nodes hold is asked for. Void when boot or
+ * epoch are not those of its life; without effect when all is so already. */
+struct keyset_share {
+	struct ring_id id;
+	uint64_t boot, epoch;
+	uint32_t weight; /* at most 10000 */
+	bool is_draining;
+};
+void keyset_put_share(struct buf *b, const struct keyset_share *share);
 
 /* A request of a node: n_ops is 1 to RING_OPS_MAX. A request that may have been
  * sent in one epoch must not be sent again in a later one: the answers of the
@@ -115,6 +128,8 @@ struct keyset_events {
 	/* The life of node began or ended, and placement with it; the keys that
 	 * moved have been told of. */
 	void (*on_node)(void *data, uint32_t node);
+	/* The share of node is another, and placement with it. */
+	void (*on_share)(void *data, uint32_t node);
 	void *data;
 };
 
@@ -148,8 +163,10 @@ const uint64_t *keyset_list(const struct keyset *k, enum ring_view view,
 /* NULL before the first entry. */
 const struct ring_settings *keyset_settings(const struct keyset *k);
 const struct ring_id *keyset_cluster(const struct keyset *k);
-uint64_t keyset_index(const struct keyset *k);	/* last applied */
-uint64_t keyset_epoch(const struct keyset *k);	/* of the placement */
+uint64_t keyset_index(const struct keyset *k); /* last applied */
+uint64_t keyset_epoch(const struct keyset *k); /* of the placement */
+/* The most nodes that were ever up together. */
+uint32_t keyset_most_up(const struct keyset *k);
 uint64_t keyset_now_ms(const struct keyset *k); /* machine time */
 
 /* A hash of all that the machine knows. Equal machines give equal hashes,

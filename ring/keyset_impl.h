@@ -25,6 +25,7 @@ enum item_type {
 	ITEM_UP,
 	ITEM_DOWN,
 	ITEM_REQUEST,
+	ITEM_SHARE,
 };
 
 /* One item, read. Fields not of its type are zero. */
@@ -32,9 +33,12 @@ struct item {
 	enum item_type type;
 	struct ring_id cluster;	       /* SETTINGS */
 	struct ring_settings settings; /* SETTINGS */
-	struct keyset_origin origin;   /* REQUEST; UP, DOWN: id, boot, epoch */
+	struct keyset_origin origin;   /* REQUEST; others: id, boot, epoch */
 	struct ring_id life;	       /* UP */
-	uint32_t weight, grace_ms;     /* UP */
+	uint32_t weight;	       /* UP, SHARE */
+	uint32_t grace_ms;	       /* UP */
+	bool is_client;		       /* UP */
+	bool is_draining;	       /* UP, SHARE */
 	const uint8_t *host;	       /* UP: in the entry */
 	const char *name;	       /* UP: name_len bytes in the entry */
 	size_t name_len;	       /* UP */
@@ -136,6 +140,7 @@ struct keyset {
 	struct ring_settings settings;
 
 	uint64_t index, now_ms, epoch;
+	uint32_t most_up; /* nodes that were up together */
 	uint64_t token;	  /* the last given; a life's id is its first token */
 	uint64_t wall_us; /* of the entry being applied */
 
@@ -198,6 +203,7 @@ void keyset_op(struct keyset *k, uint32_t node, const struct entry_op *op,
 /* keyset_nodes.c */
 int keyset_node_up(struct keyset *k, struct item *item); /* sets its epoch */
 void keyset_node_down(struct keyset *k, const struct item *item);
+void keyset_node_share(struct keyset *k, const struct item *item);
 struct node *keyset_node_add(struct keyset *k);
 void keyset_node_free(struct node *n);
 void keyset_place_alloc(struct keyset *k);

@@ -2,8 +2,8 @@
 /* Nodes, placement, and the keys that move by them.
  *
  * A node row is made by its first up and stays; its index is what keys and
- * tables speak of. Each up and down plans the placement anew and moves, in the
- * same entry (holes.md 1, 4, 27):
+ * tables speak of. Each up, down and share plans the placement anew and moves,
+ * in the same entry (holes.md 1, 4, 27):
  *
  * - the keys of the life that is over, to their heirs: the ring owners by the
  *   new table, or nobody when nobody may own anything; those of a life that was
@@ -41,21 +41,36 @@ void keyset_place_count(struct keyset *k)
 			k->nodes[k->owners[v]]->pub.n_vnodes++;
 }
 
-static void replan(struct keyset *k)
+/* What n counts with in the plan. */
+static uint32_t weight_of(const struct ring_node *n)
+{
+	return n->is_client || n->is_draining ? 0 : n->weight;
+}
+
+/* Gives the table before; free() releases it. */
+static uint32_t *replan(struct keyset *k)
 {
 	struct place_node *up = xcalloc(k->n_nodes, sizeof(*up));
+	size_t size = k->settings.vnodes * sizeof(*k->owners);
+	uint32_t *before = xmalloc(size);
 	uint32_t n_up = 0;
+
+	memcpy(before, k->owners, size);
 
 	for (uint32_t i = 0; i < k->n_nodes; i++) {
 		const struct ring_node *n = &k->nodes[i]->pub;
 
 		if (n->up)
-			up[n_up++] = (struct place_node){n->id, i, n->weight};
+			up[n_up++] =
+				(struct place_node){n->id, i, weight_of(n)};
 	}
+	if (n_up > k->most_up)
+		k->most_up = n_up;
 	if (place_plan(k->owners, k->settings.vnodes, up, n_up) > 0)
 		k->epoch = k->index;
 	keyset_place_count(k);
 	free(up);
+	return before;
 }
 
 /* ---- Keys that move ---- */
@@ -63,7 +78,7 @@ static void replan(struct keyset *k)
 /* What ends with node's life: which keys, and what is said of them. */
 struct move {
 	struct keyset *k;
-	uint32_t node;
+	uint32_t node; /* RING_NONE: no life ends */
 	enum ring_reason reason;
 	uint64_t token; /* of all that change holder */
 };
@@ -171,11 +186,8 @@ static void ask_moved(struct keyset *k, const uint32_t *before)
 static void settle(struct keyset *k, uint32_t node, enum ring_reason reason)
 {
 	struct move m = {k, node, reason, ++k->token};
-	size_t size = k->settings.vnodes * sizeof(*k->owners);
-	uint32_t *before = xmalloc(size);
+	uint32_t *before = replan(k);
 
-	memcpy(before, k->owners, size);
-	replan(k);
 	rehome_list(&m, &k->nodes[node]->offered);
 	rehome_list(&m, &k->nodes[node]->held);
 	ask_moved(k, before);
@@ -277,6 +289,8 @@ int keyset_node_up(struct keyset *k, struct item *item)
 	n->pub.epoch = item->origin.epoch = k->index;
 	n->pub.up_us = k->wall_us;
 	n->pub.weight = item->weight;
+	n->pub.is_client = item->is_client;
+	n->pub.is_draining = item->is_draining;
 	n->pub.up = true;
 	n->grace_ms = item->grace_ms;
 	memcpy(n->host, item->host, sizeof(n->host));
@@ -286,17 +300,52 @@ int keyset_node_up(struct keyset *k, struct item *item)
 	return 0;
 }
 
-void keyset_node_down(struct keyset *k, const struct item *item)
+/* The node whose life item is about, or RING_NONE when that is over. */
+static uint32_t node_in_life(const struct keyset *k, const struct item *item)
 {
 	uint32_t node = keyset_find_node(k, &item->origin.id);
+	const struct ring_node *n;
+
+	if (node == RING_NONE)
+		return RING_NONE;
+	n = &k->nodes[node]->pub;
+	return n->up && n->boot == item->origin.boot &&
+			       n->epoch == item->origin.epoch
+		       ? node
+		       : RING_NONE;
+}
+
+void keyset_node_share(struct keyset *k, const struct item *item)
+{
+	uint32_t node = node_in_life(k, item);
+	struct move m = {.k = k, .node = RING_NONE};
+	struct ring_node *n;
+	uint32_t *before;
+
+	if (node == RING_NONE)
+		return;
+	n = &k->nodes[node]->pub;
+	if (n->weight == item->weight && n->is_draining == item->is_draining)
+		return;
+	n->weight = item->weight;
+	n->is_draining = item->is_draining;
+	m.token = ++k->token;
+	before = replan(k);
+	ask_moved(k, before);
+	adopt_orphans(&m);
+	free(before);
+	if (k->events.on_share != NULL)
+		k->events.on_share(k->events.data, node);
+}
+
+void keyset_node_down(struct keyset *k, const struct item *item)
+{
+	uint32_t node = node_in_life(k, item);
 	struct ring_node *n;
 
 	if (node == RING_NONE)
 		return;
 	n = &k->nodes[node]->pub;
-	if (!n->up || n->boot != item->origin.boot ||
-	    n->epoch != item->origin.epoch)
-		return;
 	n->up = false;
 	settle(k, node, item->reason);
 	assert(n->n_keys == 0);

@@ -7,13 +7,14 @@
  *           | submitting u8 | name_len u8 | name | note_len u32 | note
  *
  *   meta    version u8 = 1 | hash u64 | n_keys u64 | head | rows
- *   head    index u64 | now_ms u64 | epoch u64 | token u64
+ *   head    index u64 | now_ms u64 | epoch u64 | token u64 | most_up u32
  *           | cluster 16 | vnodes u32 (0: no first entry yet) | claims u8
  *           | lease_ms u32 | calm_ms u32 | max_attempts u32
  *           | handover_timeout_ms u32
  *           | n_nodes u32 | nodes | vnodes times: owner u32
  *   node    id 16 | life 16 | boot u64 | epoch u64 | up_us u64 | weight u32
- *           | grace_ms u32 | host 32 | up u8 | floor u64 | name_len u8 | name
+ *           | grace_ms u32 | host 32 | up u8 | is_client u8
+ *           | is_draining u8 | floor u64 | name_len u8 | name
  *   rows    per node: n_rows u32 | n_rows times: as row_put() in keyset.c
  *
  * The hash is that of the head, of the sum of all records and of the sum of all
@@ -61,6 +62,8 @@ static void put_node(struct buf *b, const struct node *n)
 	buf_u32(b, n->grace_ms);
 	buf_put(b, n->host, sizeof(n->host));
 	buf_u8(b, n->pub.up);
+	buf_u8(b, n->pub.is_client);
+	buf_u8(b, n->pub.is_draining);
 	buf_u64(b, n->floor);
 	buf_u8(b, (uint8_t)len);
 	buf_put(b, n->pub.name, len);
@@ -72,6 +75,7 @@ static void put_head(struct buf *b, const struct keyset *k)
 	buf_u64(b, k->now_ms);
 	buf_u64(b, k->epoch);
 	buf_u64(b, k->token);
+	buf_u32(b, k->most_up);
 	put_settings(b, k);
 	buf_u32(b, k->n_nodes);
 	for (uint32_t i = 0; i < k->n_nodes; i++)
@@ -274,7 +278,7 @@ static int get_node(struct reader *r, struct keyset *k)
 	size_t len;
 	uint64_t floor;
 	uint32_t grace_ms;
-	uint8_t up;
+	uint8_t up, is_client, is_draining;
 
 	pub.boot = reader_u64(r);
 	pub.epoch = reader_u64(r);
@@ -283,12 +287,17 @@ static int get_node(struct reader *r, struct keyset *k)
 	grace_ms = reader_u32(r);
 	host = reader_bytes(r, RING_HOST_SIZE);
 	up = reader_u8(r);
+	is_client = reader_u8(r);
+	is_draining = reader_u8(r);
 	floor = reader_u64(r);
 	len = reader_u8(r);
 	name = (const char *)reader_bytes(r, len);
-	if (r->bad || entry_name_check(name, len) != 0 || floor == 0 || up > 1)
+	if (r->bad || entry_name_check(name, len) != 0 || floor == 0 ||
+	    up > 1 || is_client > 1 || is_draining > 1)
 		return -EBADMSG;
 	pub.up = up;
+	pub.is_client = is_client;
+	pub.is_draining = is_draining;
 	memcpy(pub.id.byte, id, sizeof(pub.id.byte));
 	memcpy(pub.name, name, len);
 	if (keyset_find_node(k, &pub.id) != RING_NONE)
@@ -360,6 +369,7 @@ int keyset_load_meta(struct keyset *k, const void *meta, size_t len)
 	k->now_ms = reader_u64(&r);
 	k->epoch = reader_u64(&r);
 	k->token = reader_u64(&r);
+	k->most_up = reader_u32(&r);
 	rc = get_settings(&r, k);
 	if (rc == 0)
 		rc = get_nodes(&r, k);

@@ -4,7 +4,7 @@
  *   no log:        JOIN to one member after the other, until a leader is heard
  *   a leader:      UP to it, again and again, until it is applied here
  *   up:            the lease is asked for (lease.c); inside it, what this node
- *                  holds is shown
+ *                  holds is shown. SHARE to the leader when another is wanted
  *   lease out:     nothing held is shown; the life goes on when it is granted
  *                  again
  *   down applied:  the life is over, nothing of it is under way any more; UP
@@ -13,6 +13,7 @@
  *
  * A cluster of one needs no lease: nobody could declare it down. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +21,9 @@
 
 #include "ring/ring_impl.h"
 
-#define JOIN_MS	    500 /* between two members that are asked */
-#define CAMPAIGN_MS 50	/* between two voters that stand for election */
+#define JOIN_MS	    500	 /* between two members that are asked */
+#define NAME_MS	    1000 /* before a name that is taken is asked for */
+#define CAMPAIGN_MS 50	 /* between two voters that stand for election */
 
 void life_create(struct ring *r)
 {
@@ -30,6 +32,7 @@ void life_create(struct ring *r)
 
 	r->self = RING_NONE;
 	r->campaign_at_ms = UINT64_MAX;
+	r->weight = r->config.weight;
 	r->lease = lease_create(&config);
 }
 
@@ -105,7 +108,9 @@ static void take_own(struct ring *r, uint32_t node, bool is_known)
 	r->self = node;
 	r->epoch = n->epoch;
 	r->is_up = true;
+	r->is_name_taken = false;
 	view_start_backoffs(r);
+	handover_start(r);
 }
 
 void life_on_node(struct ring *r, uint32_t node)
@@ -136,6 +141,15 @@ static void refuse_copy(struct ring *r)
 		    "was counted before; remove the copy");
 }
 
+/* Whoever has it may be our own former life, with a state that was lost, which
+ * is not declared down yet: so it is asked for on, but not as often, for each
+ * such answer is in the log. */
+static void note_name_taken(struct ring *r)
+{
+	r->is_name_taken = true;
+	r->ask_at_ms = r->now_ms + NAME_MS;
+}
+
 /* The answer to an up with our boot; a copy of our state may have asked it. */
 void life_on_up_answer(struct ring *r, const struct keyset_origin *o, int rc)
 {
@@ -145,10 +159,7 @@ void life_on_up_answer(struct ring *r, const struct keyset_origin *o, int rc)
 	if (rc == -ESTALE)
 		refuse_copy(r);
 	else if (rc == -EEXIST)
-		life_refuse(r, -EEXIST,
-			    "another node that is up has the name %s; "
-			    "choose another with --name",
-			    r->name);
+		note_name_taken(r);
 	else
 		life_refuse(r, rc, "the cluster refuses this node: %s",
 			    strerror(-rc));
@@ -250,8 +261,10 @@ static void ask_up(struct ring *r)
 	struct keyset_up up = {.id = r->config.id,
 			       .life = r->life,
 			       .boot = r->config.boot,
-			       .weight = r->config.weight,
+			       .weight = r->weight,
 			       .grace_ms = r->config.restart_grace_ms,
+			       .is_client = r->config.is_client,
+			       .is_draining = r->is_draining,
 			       .name = r->name};
 	struct buf b = {0};
 
@@ -303,6 +316,60 @@ static void ask(struct ring *r)
 		ask_down(r);
 	else
 		ask_up(r);
+}
+
+/* ---- The share of the ring ---- */
+
+static bool must_share(const struct ring *r)
+{
+	const struct ring_node *n = keyset_node(r->keys, r->self);
+
+	return r->is_up && !r->is_leaving && r->group_status.has_leader &&
+	       (n->weight != r->weight || n->is_draining != r->is_draining);
+}
+
+static void ask_share(struct ring *r)
+{
+	struct keyset_share share = {.id = r->config.id,
+				     .boot = r->config.boot,
+				     .epoch = r->epoch,
+				     .weight = r->weight,
+				     .is_draining = r->is_draining};
+	struct buf b = {0};
+
+	if (!must_share(r) || r->now_ms < r->share_at_ms)
+		return;
+	r->share_at_ms = r->now_ms + REPEAT_MS;
+	if (r->group_status.is_leader) {
+		member_on_share(r, &share);
+		return;
+	}
+	peer_put_kind(&b, PEER_ITEMS);
+	keyset_put_share(&b, &share);
+	ring_send(r, &r->group_status.leader, &b);
+	free(b.base);
+}
+
+static void want_share(struct ring *r, uint64_t now_ms)
+{
+	r->now_ms = now_ms;
+	r->share_at_ms = 0;
+	r->is_stirred = true;
+}
+
+int ring_set_weight(struct ring *r, uint64_t now_ms, uint32_t weight)
+{
+	if (r->config.is_client || weight > RING_WEIGHT_MAX)
+		return -EINVAL;
+	r->weight = weight;
+	want_share(r, now_ms);
+	return 0;
+}
+
+void ring_drain(struct ring *r, uint64_t now_ms, bool on)
+{
+	r->is_draining = on;
+	want_share(r, now_ms);
 }
 
 /* ---- Joining ---- */
@@ -369,17 +436,41 @@ void life_on_refusal(struct ring *r, struct reader *body)
 			life_refuse(r, -EINVAL, "%s", text);
 		break;
 	case PEER_NAME_TAKEN:
-		life_refuse(r, -EEXIST,
-			    "another node that is up has the name %s; "
-			    "choose another with --name",
-			    r->name);
+		note_name_taken(r);
 		break;
 	case PEER_BOOT_USED:
 		refuse_copy(r);
 		break;
+	case PEER_OLD_GENERATION: /* life_on_newer() has said so */
 	case PEER_N_WHY:
 		break;
 	}
+}
+
+/* A node that went on with a majority of the voters would be no help to anyone
+ * if it stopped: then it is the recovered one that is wrong. */
+void life_on_newer(struct ring *r, uint32_t generation)
+{
+	char line[RING_ERRMSG_SIZE];
+
+	if (!status_is_leaderless(r)) {
+		if (!r->said_newer && r->group_status.has_leader)
+			r->config.on_log(
+				r->config.data, 3,
+				"a node was recovered by recover-quorum, but "
+				"this one still has a majority of the voters: "
+				"remove the state of the other, and let it "
+				"join again");
+		r->said_newer |= r->group_status.has_leader;
+		return;
+	}
+	snprintf(line, sizeof(line),
+		 "the cluster was recovered without this node, and is of "
+		 "generation %" PRIu32 ", this state of %" PRIu32
+		 ": remove the state directory, but keep its key, and join "
+		 "again with --join",
+		 generation, r->generation);
+	life_refuse(r, -ESTALE, "%s", line);
 }
 
 /* ---- Running ---- */
@@ -391,6 +482,7 @@ void life_run(struct ring *r)
 	campaign(r);
 	ring_check(r, r->now_ms);
 	ask(r);
+	ask_share(r);
 	join(r);
 }
 
@@ -402,6 +494,8 @@ uint64_t life_next_ms(const struct ring *r)
 		next = r->campaign_at_ms;
 	if (must_ask(r) && r->ask_at_ms < next)
 		next = r->ask_at_ms;
+	if (must_share(r) && r->share_at_ms < next)
+		next = r->share_at_ms;
 	if (must_join(r) && r->join_at_ms < next)
 		next = r->join_at_ms;
 	return next > r->now_ms ? next : r->now_ms + 1;

@@ -3,6 +3,7 @@
  *
  *   an arrival    a node asks to be up: waits until the lease allows it, and
  *                 for calm, with others, for one entry (design.md 4)
+ *   a wish        for another share of the ring: waits for calm, too
  *   a leaving     a node's own wish: an entry at once
  *   a down        asked for by the leases (lease.h): an entry at once
  *
@@ -22,6 +23,7 @@ void member_destroy(struct ring *r)
 {
 	free(r->members);
 	free(r->arrivals);
+	free(r->wishes);
 }
 
 /* ---- SWIM's word ---- */
@@ -186,10 +188,8 @@ static bool may_come_up(struct ring *r, struct arrival *a)
 	       (r->is_alone && ring_is_self(r, &up->id));
 }
 
-static size_t choose_arrivals(struct ring *r, struct buf *b)
+static size_t choose_arrivals(struct ring *r, struct buf *b, bool calm)
 {
-	bool calm =
-		calm_due_ms(&r->calm, ring_settings(r)->calm_ms) <= r->now_ms;
 	size_t n = 0;
 
 	for (size_t i = 0; i < r->n_arrivals; i++) {
@@ -204,26 +204,108 @@ static size_t choose_arrivals(struct ring *r, struct buf *b)
 		keyset_put_up(b, &a->up);
 		n++;
 	}
-	if (calm)
-		calm_clear(&r->calm);
 	return n;
 }
 
+/* ---- Wishes for another share ---- */
+
+/* Is it still wanted: is that life up, and its share another? */
+static bool is_wanted(const struct ring *r, const struct keyset_share *share)
+{
+	const struct ring_node *n =
+		keyset_node(r->keys, node_of(r, &share->id));
+
+	return n != NULL && n->up && n->boot == share->boot &&
+	       n->epoch == share->epoch &&
+	       (n->weight != share->weight ||
+		n->is_draining != share->is_draining);
+}
+
+static struct wish *find_wish(const struct ring *r, const struct ring_id *id)
+{
+	for (size_t i = 0; i < r->n_wishes; i++)
+		if (ring_same(&r->wishes[i].share.id, id))
+			return &r->wishes[i];
+	return NULL;
+}
+
+void member_on_share(struct ring *r, const struct keyset_share *share)
+{
+	struct wish *w = find_wish(r, &share->id);
+
+	if (!is_wanted(r, share) || (w == NULL && r->n_wishes == ARRIVALS_MAX))
+		return;
+	if (w == NULL) {
+		r->wishes = ring_grown(r->wishes, r->n_wishes, &r->cap_wishes,
+				       sizeof(*w));
+		w = &r->wishes[r->n_wishes++];
+		*w = (struct wish){0};
+		calm_note(&r->calm, r->now_ms);
+	}
+	w->share = *share;
+	w->heard_ms = r->now_ms;
+}
+
+static void forget_wishes(struct ring *r)
+{
+	for (size_t i = r->n_wishes; i-- > 0;) {
+		const struct wish *w = &r->wishes[i];
+
+		if (!is_wanted(r, &w->share) ||
+		    r->now_ms - w->heard_ms > SILENT_MS)
+			r->wishes[i] = r->wishes[--r->n_wishes];
+	}
+}
+
+static size_t choose_wishes(struct ring *r, struct buf *b, bool calm)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->n_wishes; i++) {
+		struct wish *w = &r->wishes[i];
+
+		w->has_waited |= calm;
+		if (!w->has_waited)
+			continue;
+		keyset_put_share(b, &w->share);
+		n++;
+	}
+	return n;
+}
+
+/* Should the entry be lost, they ask again. */
+static void drop_chosen_wishes(struct ring *r)
+{
+	for (size_t i = r->n_wishes; i-- > 0;)
+		if (r->wishes[i].has_waited)
+			r->wishes[i] = r->wishes[--r->n_wishes];
+}
+
+/* ---- Their entry ---- */
+
 /* All whose turn it is, in one entry; the first of a cluster begins with its
  * settings. */
-static void propose_arrivals(struct ring *r)
+static void propose_changes(struct ring *r)
 {
+	bool calm =
+		calm_due_ms(&r->calm, ring_settings(r)->calm_ms) <= r->now_ms;
 	struct buf b = {0};
 
 	ring_begin_entry(r, &b);
 	if (keyset_settings(r->keys) == NULL)
 		keyset_put_settings(&b, &r->config.cluster, &r->wanted);
-	if (choose_arrivals(r, &b) == 0) {
+	size_t n = choose_arrivals(r, &b, calm) + choose_wishes(r, &b, calm);
+
+	if (calm)
+		calm_clear(&r->calm);
+	if (n == 0) {
 		free(b.base);
 		return;
 	}
 	int rc = ring_propose(r, &b);
 
+	if (rc == 0)
+		drop_chosen_wishes(r);
 	for (size_t i = 0; i < r->n_arrivals; i++) {
 		struct arrival *a = &r->arrivals[i];
 
@@ -302,20 +384,23 @@ void member_take_downs(struct ring *r)
 
 void member_unsend(struct ring *r)
 {
-	r->n_arrivals = 0;
+	r->n_arrivals = r->n_wishes = 0;
 	calm_clear(&r->calm);
 }
 
 void member_run(struct ring *r)
 {
 	forget_arrivals(r);
-	if (r->n_arrivals > 0)
-		propose_arrivals(r);
+	forget_wishes(r);
+	if (r->n_arrivals + r->n_wishes > 0)
+		propose_changes(r);
+	else
+		calm_clear(&r->calm);
 }
 
 uint64_t member_next_ms(const struct ring *r)
 {
-	uint64_t next = UINT64_MAX;
+	uint64_t next = r->n_wishes > 0 ? r->now_ms + WAIT_MS : UINT64_MAX;
 
 	for (size_t i = 0; i < r->n_arrivals; i++)
 		if (!r->arrivals[i].is_proposed && r->now_ms + WAIT_MS < next)

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Messages between nodes. Integers are little-endian.
  *
- *   message   kind u8 | body
+ *   message   kind u8 | body | generation u32
  *
  *   GROUP     1 u8 | as group.c has it
  *   LEASE     2 u8 | as lease_wire.c draws it
- *   ITEMS     3 u8 | items, as entry.c draws them: UP, DOWN, REQUEST
+ *   ITEMS     3 u8 | items, as entry.c draws them: UP, DOWN, SHARE, REQUEST
  *   JOIN      4 u8 | hops u8 | node 16 | cluster 16 | server u64 | settings
  *             | name_len u8 | name
  *   REFUSAL   5 u8 | whom u64 | why u8 | settings
@@ -28,6 +28,24 @@ enum peer_kind peer_kind(const void *bytes, size_t len, struct reader *body)
 	uint8_t kind = reader_u8(body);
 
 	return body->bad || kind >= PEER_N_KINDS ? 0 : kind;
+}
+
+void peer_put_generation(struct buf *b, uint32_t generation)
+{
+	buf_u32(b, generation);
+}
+
+bool peer_cut_generation(const void *bytes, size_t *len, uint32_t *out)
+{
+	const size_t size = sizeof(*out);
+
+	if (*len < size)
+		return false;
+	*len -= size;
+	struct reader r = reader_of((const uint8_t *)bytes + *len, size);
+
+	*out = reader_u32(&r);
+	return true;
 }
 
 void peer_put_kind(struct buf *b, enum peer_kind kind)
@@ -125,10 +143,22 @@ static void take_up(const struct item *item, struct peer_item *out)
 				     .life = item->life,
 				     .boot = item->origin.boot,
 				     .weight = item->weight,
-				     .grace_ms = item->grace_ms};
+				     .grace_ms = item->grace_ms,
+				     .is_client = item->is_client,
+				     .is_draining = item->is_draining};
 	memcpy(out->up.host, item->host, sizeof(out->up.host));
 	memcpy(out->name, item->name, item->name_len);
 	out->up.name = out->name;
+}
+
+static void take_share(const struct item *item, struct peer_item *out)
+{
+	out->is_share = true;
+	out->share = (struct keyset_share){.id = item->origin.id,
+					   .boot = item->origin.boot,
+					   .epoch = item->origin.epoch,
+					   .weight = item->weight,
+					   .is_draining = item->is_draining};
 }
 
 static bool may_ask(const struct item *item, const struct ring_id *from)
@@ -141,6 +171,7 @@ static bool may_ask(const struct item *item, const struct ring_id *from)
 	case ITEM_DOWN:
 		return item->reason == RING_LEFT;
 	case ITEM_REQUEST:
+	case ITEM_SHARE:
 		return true;
 	default:
 		return false;
@@ -168,5 +199,7 @@ int peer_next_item(struct reader *body, const struct ring_id *from,
 	out->len = (size_t)(body->at - out->bytes);
 	if (item.type == ITEM_UP)
 		take_up(&item, out);
+	if (item.type == ITEM_SHARE)
+		take_share(&item, out);
 	return 1;
 }

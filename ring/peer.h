@@ -12,6 +12,8 @@
 #ifndef RING_PEER_H
 #define RING_PEER_H
 
+#include <stdbool.h>
+
 #include "ring/keyset.h"
 
 enum peer_kind {
@@ -26,6 +28,12 @@ enum peer_kind {
 
 /* The kind of a message and its body, or 0 when it is none. */
 enum peer_kind peer_kind(const void *bytes, size_t len, struct reader *body);
+
+/* Every message ends in the generation of who sends it: recover-quorum raises
+ * it, and nodes of two generations have nothing to say to each other. Cut off:
+ * len is what is left. False: there is none. */
+void peer_put_generation(struct buf *b, uint32_t generation);
+bool peer_cut_generation(const void *bytes, size_t *len, uint32_t *out);
 
 /* Begin a message: append the kind. */
 void peer_put_kind(struct buf *b, enum peer_kind kind);
@@ -47,7 +55,8 @@ enum peer_why {
 	PEER_OTHER_CLUSTER = 1,
 	PEER_OTHER_SETTINGS,
 	PEER_NAME_TAKEN,
-	PEER_BOOT_USED, /* the state is copied or restored (holes.md 12) */
+	PEER_BOOT_USED,	     /* the state is copied or restored (holes.md 12) */
+	PEER_OLD_GENERATION, /* as this message's end says */
 	PEER_N_WHY
 };
 struct peer_refusal {
@@ -60,9 +69,10 @@ int peer_get_refusal(struct reader *body, struct peer_refusal *out);
 
 /* One item that a node wants in the log. */
 struct peer_item {
-	bool is_up, is_down; /* else a request */
-	struct keyset_up up; /* is_up; its name is in name */
+	bool is_up, is_down, is_share; /* else a request */
+	struct keyset_up up;	       /* is_up; its name is in name */
 	char name[RING_NAME_MAX + 1];
+	struct keyset_share share;   /* is_share */
 	struct keyset_origin origin; /* a request's; is_down: id, boot, epoch */
 	uint32_t n_ops;
 	const uint8_t *bytes; /* the item, as it stands in an entry; borrowed */
@@ -70,8 +80,8 @@ struct peer_item {
 };
 
 /* The next item of from's message. 1: it is there; 0: there are no more;
- * -EBADMSG: malformed, or not what from may ask for: requests, its own up, its
- * own leaving. */
+ * -EBADMSG: malformed, or not what from may ask for: requests, its own up,
+ * share and leaving. */
 int peer_next_item(struct reader *body, const struct ring_id *from,
 		   struct peer_item *out);
 

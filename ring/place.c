@@ -287,3 +287,25 @@ uint32_t place_plan(uint32_t *table, uint32_t n_vnodes,
 	plan_finish(&p);
 	return n_moves;
 }
+
+/* ---- For those who want to know what would be (ring.h) ---- */
+
+uint32_t ring_vnode_in(const char *name, size_t len, uint32_t n_vnodes)
+{
+	return place_vnode(name, len, n_vnodes);
+}
+
+uint32_t ring_plan(uint32_t *owners, uint32_t n_vnodes,
+		   const struct ring_plan_node *nodes, uint32_t n_nodes)
+{
+	struct place_node *same = xcalloc(n_nodes, sizeof(*same));
+
+	for (uint32_t i = 0; i < n_nodes; i++)
+		same[i] = (struct place_node){.id = nodes[i].id,
+					      .node = nodes[i].owner,
+					      .weight = nodes[i].weight};
+	uint32_t n = place_plan(owners, n_vnodes, same, n_nodes);
+
+	free(same);
+	return n;
+}

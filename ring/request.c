@@ -581,11 +581,26 @@ void request_cancel_all(struct ring *r)
 
 /* ---- The public calls ---- */
 
+static bool makes_keys(const struct ring_request *req)
+{
+	for (size_t i = 0; i < req->n_ops; i++)
+		if (req->ops[i].type == RING_CLAIM ||
+		    req->ops[i].type == RING_SUBMIT)
+			return true;
+	return false;
+}
+
 static int refusal(const struct ring *r, const struct ring_request *req)
 {
 	switch (ring_health(r)) {
 	case RING_JOINING:
-		return -EAGAIN;
+		if (!r->has_shown || makes_keys(req))
+			return -EAGAIN;
+		break;
+	case RING_DRAINING:
+		if (makes_keys(req))
+			return -EROFS;
+		break;
 	case RING_ISOLATED:
 	case RING_FAILED:
 		return -EROFS;

@@ -138,11 +138,15 @@ static void refresh(struct ring *r)
 
 /* ---- Messages ---- */
 
-void ring_send(struct ring *r, const struct ring_id *to, const struct buf *b)
+void ring_send(struct ring *r, const struct ring_id *to, struct buf *b)
 {
-	if (r->config.send != NULL && !ring_is_self(r, to))
-		r->config.send(r->config.data, to, b->len >= BULK_BYTES,
-			       b->base, b->len);
+	size_t len = b->len;
+
+	if (r->config.send == NULL || ring_is_self(r, to))
+		return;
+	peer_put_generation(b, r->generation);
+	r->config.send(r->config.data, to, len >= BULK_BYTES, b->base, b->len);
+	b->len = len;
 }
 
 static void on_send(void *data, const struct ring_id *to, bool bulk,
@@ -153,6 +157,7 @@ static void on_send(void *data, const struct ring_id *to, bool bulk,
 
 	peer_put_kind(&b, PEER_GROUP);
 	buf_put(&b, bytes, len);
+	peer_put_generation(&b, r->generation);
 	r->config.send(r->config.data, to, bulk, b.base, b.len);
 	free(b.base);
 }
@@ -168,6 +173,8 @@ static void take_items(struct ring *r, const struct ring_id *from,
 			member_on_arrival(r, &item.up);
 		else if (item.is_down)
 			member_on_leaving(r, &item.origin);
+		else if (item.is_share)
+			member_on_share(r, &item.share);
 		else
 			inbox_push(r, &item);
 	}
@@ -211,6 +218,37 @@ static void take_message(struct ring *r, const struct ring_id *from,
 	case PEER_N_KINDS:
 		break;
 	}
+}
+
+/* Nobody of an older generation may have a part in anything (holes.md 22): it
+ * is told so, not too often. */
+static void tell_older(struct ring *r, const struct ring_id *to)
+{
+	struct peer_refusal no = {.why = PEER_OLD_GENERATION,
+				  .settings = *ring_settings(r)};
+	struct buf b = {0};
+
+	if (r->now_ms - r->told_older_ms < REPEAT_MS)
+		return;
+	r->told_older_ms = r->now_ms;
+	peer_put_refusal(&b, &no);
+	ring_send(r, to, &b);
+	free(b.base);
+}
+
+/* Is what from sent of our generation? */
+static bool check_generation(struct ring *r, const struct ring_id *from,
+			     const void *bytes, size_t *len)
+{
+	uint32_t generation;
+
+	if (!peer_cut_generation(bytes, len, &generation))
+		return false;
+	if (generation < r->generation)
+		tell_older(r, from);
+	else if (generation > r->generation)
+		life_on_newer(r, generation);
+	return generation == r->generation;
 }
 
 /* ---- The group's callbacks ---- */
@@ -268,6 +306,15 @@ static void on_node(void *data, uint32_t node)
 	life_on_node(data, node);
 }
 
+static void on_share(void *data, uint32_t node)
+{
+	struct ring *r = data;
+
+	(void)node;
+	if (r->is_open)
+		r->config.on_status(r->config.data);
+}
+
 static void on_collect(void *data, struct store_batch *out)
 {
 	keyset_collect(((struct ring *)data)->keys, out);
@@ -302,6 +349,7 @@ static struct keyset *create_keys(struct ring *r)
 				       .on_request = request_on_request,
 				       .on_answer = request_on_answer,
 				       .on_node = on_node,
+				       .on_share = on_share,
 				       .data = r};
 
 	return keyset_create(&events);
@@ -337,6 +385,11 @@ static void on_wake(void *data)
 	struct ring *r = data;
 
 	r->config.wake(r->config.data);
+}
+
+uint32_t ring_generation(const struct ring *r)
+{
+	return r->generation;
 }
 
 /* ---- Opening ---- */
@@ -395,6 +448,7 @@ static int open_group(struct ring *r, bool started)
 	struct group_config config = {.dir = r->dir,
 				      .cluster = r->config.cluster,
 				      .node = r->config.id,
+				      .generation = r->config.generation,
 				      .create = !started && !r->config.join,
 				      .join = r->config.join,
 				      .apply = on_apply,
@@ -438,6 +492,7 @@ static void ring_destroy(struct ring *r)
 	inbox_clear(r);
 	member_destroy(r);
 	servers_destroy(r);
+	handover_destroy(r);
 	life_destroy(r);
 	keyset_destroy(r->old_keys);
 	keyset_destroy(r->keys);
@@ -467,6 +522,7 @@ int ring_open(const struct ring_config *config, uint64_t now_ms,
 			goto err_group;
 	}
 	r->errmsg = NULL;
+	r->generation = group_generation(r->group);
 	life_reload(r);
 	view_open(r);
 	refresh(r);
@@ -494,6 +550,7 @@ static void after(struct ring *r)
 		servers_run(r);
 	}
 	request_retry_orphans(r);
+	handover_run(r);
 	status_tell(r);
 	request_run_done(r);
 }
@@ -511,7 +568,8 @@ void ring_recv(struct ring *r, uint64_t now_ms, const struct ring_id *from,
 	r->now_ms = now_ms;
 	if (ring_is_self(r, from))
 		return;
-	take_message(r, from, bytes, len);
+	if (check_generation(r, from, bytes, &len))
+		take_message(r, from, bytes, len);
 	after(r);
 }
 
@@ -528,6 +586,7 @@ uint32_t ring_flush(struct ring *r, uint64_t now_ms)
 	uint64_t next = least(group_due_ms(r->group), view_next_ms(r));
 
 	next = least(next, least(request_next_ms(r), life_next_ms(r)));
+	next = least(next, handover_next_ms(r));
 	if (r->group_status.is_leader)
 		next = least(next,
 			     least(member_next_ms(r), servers_next_ms(r)));

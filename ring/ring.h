@@ -26,8 +26,9 @@
 #define RING_NAME_MAX	 255   /* bytes in a key or node name */
 #define RING_NOTE_MAX	 65536 /* bytes in a note */
 #define RING_OPS_MAX	 4096  /* operations in one request */
-#define RING_ERRMSG_SIZE 512   /* bytes in an error message, NUL included */
-#define RING_HOST_SIZE	 32    /* bytes that tell one place from another */
+#define RING_WEIGHT_MAX	 10000
+#define RING_ERRMSG_SIZE 512 /* bytes in an error message, NUL included */
+#define RING_HOST_SIZE	 32  /* bytes that tell one place from another */
 #define RING_NONE	 UINT32_MAX /* no node */
 
 struct ring;
@@ -94,6 +95,8 @@ struct ring_node {
 	uint32_t n_vnodes; /* owned now */
 	uint32_t n_keys;   /* held, releasing or offered to it */
 	bool up;
+	bool is_client;	  /* owns nothing, and never votes */
+	bool is_draining; /* owns nothing, until it resumes or restarts */
 	char name[RING_NAME_MAX + 1];
 };
 
@@ -208,13 +211,30 @@ uint32_t ring_vnode(const struct ring *r, const char *name, size_t len);
 /* The ring owner of a vnode as node index, or RING_NONE. */
 uint32_t ring_vnode_owner(const struct ring *r, uint32_t vnode);
 
+/* The vnode of name in any ring of n_vnodes. */
+uint32_t ring_vnode_in(const char *name, size_t len, uint32_t n_vnodes);
+
+/* What the placement would be: owners, n_vnodes entries, the table that is in
+ * force, becomes the one of these nodes. owner stands in the table for a node
+ * (RING_NONE: nobody); ids and owners are distinct. Gives how many entries
+ * changed. */
+struct ring_plan_node {
+	struct ring_id id;
+	uint32_t owner, weight;
+};
+uint32_t ring_plan(uint32_t *owners, uint32_t n_vnodes,
+		   const struct ring_plan_node *nodes, uint32_t n_nodes);
+
 /* The words of interface.md 2.1 for state and reason. */
 const char *ring_state_name(enum ring_state state);
 const char *ring_reason_name(enum ring_reason reason);
 
 enum ring_health {
-	RING_JOINING, /* not yet up: changes are answered -EAGAIN */
+	/* Not yet up: changes are answered -EAGAIN. So are claims and
+	 * submissions until as many nodes as expected were seen together. */
+	RING_JOINING,
 	RING_READY,
+	RING_DRAINING, /* claims and submissions are answered -EROFS */
 	RING_ISOLATED, /* no majority or no lease: -EROFS */
 	RING_FAILED,   /* the disk failed: -EROFS until the daemon restarts */
 	RING_FULL,     /* the disk is full: -ENOSPC until there is room */
@@ -228,7 +248,8 @@ struct ring_status {
 	int error;
 	uint32_t leader; /* node index or RING_NONE */
 	bool is_shown;	 /* up and inside its lease: what it holds is shown */
-	bool has_left;	 /* ring_leave() has come to its end */
+	bool is_leaving; /* ring_leave() was called */
+	bool has_left;	 /* and has come to its end */
 	bool has_quorum; /* the leader is heard, or hears a majority */
 	uint64_t term;
 	uint64_t index; /* of the last entry applied */
@@ -281,13 +302,18 @@ struct ring_config {
 	struct ring_id id;	/* this node's */
 	uint64_t boot;	  /* one more than at the last start, already on disk */
 	const char *name; /* copied; no other node that is up may have it */
-	uint32_t weight;  /* 0 to 10000 */
+	uint32_t weight;  /* 0 to RING_WEIGHT_MAX */
+	bool is_client;	  /* owns nothing whatever its weight, never votes */
+	/* Nothing is claimed here before so many nodes were up together once,
+	 * as the log says. */
+	uint32_t expect;
 	struct ring_settings
 		settings; /* wanted; refused when others are in force */
 	uint32_t op_timeout_ms;
 	/* No cluster of its own: where there is no log, wait until the nodes
 	 * that ring_member() names have added this one. */
 	bool join;
+	uint32_t generation; /* of a log that is made; by the members' word */
 	/* Where it runs: a hash of the machine's boot_id and the address, or
 	 * zeros when that is not known. A newer boot of the same node in the
 	 * same place proves that the older one is over (holes.md 12). */
@@ -366,13 +392,61 @@ void ring_member(struct ring *r, uint64_t now_ms, const struct ring_id *id,
  * ring_find and its like show nothing held from here on. Cheap. */
 bool ring_check(struct ring *r, uint64_t now_ms);
 
+/* Want another share of the ring, until the daemon ends. It comes with the next
+ * entry about nodes; what then is held here and not this node's any more, it is
+ * asked for. 0; -EINVAL: over RING_WEIGHT_MAX, or this node is a client. */
+int ring_set_weight(struct ring *r, uint64_t now_ms, uint32_t weight);
+
+/* Drain: own nothing, claim nothing and submit nothing, but keep what is held,
+ * the lease and the vote. Or, with on = false, as before. A restart resumes. */
+void ring_drain(struct ring *r, uint64_t now_ms, bool on);
+
 /* Leave: what is held here vanishes now, and goes to the heirs when the cluster
  * has agreed; then this node's server is taken out. ring_status.has_left says
  * when that is done. Cannot be taken back. */
 void ring_leave(struct ring *r, uint64_t now_ms);
 
+/* How often the cluster was recovered from the loss of a majority. Nodes of two
+ * generations have nothing to say to each other. */
+uint32_t ring_generation(const struct ring *r);
+
 /* Finish the writes under way, answer what is left with -ECANCELED, and release
  * r (accepts NULL). Blocks until the disk has answered, at most 5 s. */
 void ring_close(struct ring *r);
+
+/* ---- A majority of the voters that is lost for good. While no ring is open -- */
+
+struct ring_server {
+	struct ring_id id;
+	enum ring_role role;
+	bool is_self;
+	char name[RING_NAME_MAX + 1]; /* "": it never was up */
+	uint32_t n_keys;	      /* held by it, or offered to it */
+};
+
+/* What a node's own log knows. */
+struct ring_log {
+	uint64_t index, term; /* of the last entry: what survivors compare */
+	uint64_t written_us;  /* wall clock, the last write to the log */
+	uint32_t generation;
+	uint32_t lease_ms; /* nobody shows anything longer than that */
+	size_t n_keys;
+	struct ring_server *servers; /* of the configuration in force */
+	size_t n_servers, n_voters;
+};
+
+/* Read it. ring_log_finish() releases out. Errors as ring_open's; -ENODATA: the
+ * log is empty. */
+int ring_look(const char *dir, const struct ring_id *cluster,
+	      const struct ring_id *id, struct ring_log *out,
+	      char errmsg[RING_ERRMSG_SIZE]);
+void ring_log_finish(struct ring_log *log);
+
+/* Make this node the only voter, and raise the generation: what the others
+ * alone knew is lost, and those of them that live must begin anew. The caller
+ * has waited until no lease can be in force. Done when it returns 0, at a crash
+ * not at all or whole. Errors as ring_open's. */
+int ring_recover(const char *dir, const struct ring_id *cluster,
+		 const struct ring_id *id, char errmsg[RING_ERRMSG_SIZE]);
 
 #endif

@@ -7,6 +7,7 @@
  * life.c      this node: joining, up, its lease, leaving
  * request.c   asking for changes, once each
  * view.c      what this node shows
+ * handover.c  what it is asked for, and lets go by itself
  * inbox.c     the leader: requests of other nodes, until they are in an entry
  * member.c    the leader: who is up, and who is not any more
  * servers.c   the leader: who has a copy of the log, and votes */
@@ -59,6 +60,23 @@ struct ring_pending {
 	struct ring_pending *next, **at; /* at: what points to it */
 };
 
+/* A key that this node is asked for, and when it lets go. */
+struct handed {
+	uint64_t at_ms, id, since_us;
+};
+
+#define HANDOVER_OPS 256 /* in one request */
+
+struct handover {
+	struct handed *items; /* n from head on, by at_ms */
+	size_t head, n, cap;
+	size_t n_sent; /* of the first, those that the request is about */
+	bool is_busy;
+	uint64_t retry_ms;
+	struct ring_op ops[HANDOVER_OPS];
+	struct ring_request req;
+};
+
 /* A request of another node, as it stands in an entry. */
 struct inbox_item {
 	struct keyset_origin origin;
@@ -85,6 +103,13 @@ struct arrival {
 	bool is_chosen, is_proposed; /* for, in an entry of this leader */
 };
 
+/* A node that asks for another share of the ring, until that is proposed. */
+struct wish {
+	struct keyset_share share;
+	uint64_t heard_ms;
+	bool has_waited; /* for calm, long enough */
+};
+
 /* A server that asks to be added, or a node that asks to go; or a server of
  * which a change has failed. */
 struct asker {
@@ -101,6 +126,9 @@ struct ring {
 	struct keyset *old_keys; /* while another node's store is loaded */
 	struct group *group;
 	uint64_t now_ms;
+	uint32_t generation;	/* of the log */
+	uint64_t told_older_ms; /* when one of an older one was told so last */
+	bool said_newer;
 	char *errmsg;	 /* of ring_open, while it runs */
 	bool is_open;	 /* on_change is called from now on */
 	bool is_stirred; /* ring_tick has something to do */
@@ -125,11 +153,14 @@ struct ring {
 	bool is_up;
 	bool shows, has_shown; /* up, and inside its lease */
 	bool is_leaving, has_left;
-	bool is_refused; /* for good: refusal says why */
+	uint32_t weight; /* wanted */
+	bool is_draining;
+	bool is_refused;    /* for good: refusal says why */
+	bool is_name_taken; /* by one that is up: it may go down yet */
 	bool up_asked;
 	int refusal_rc;
 	char refusal[RING_ERRMSG_SIZE];
-	uint64_t ask_at_ms, join_at_ms;
+	uint64_t ask_at_ms, share_at_ms, join_at_ms;
 	size_t join_next;
 	struct lease *lease;
 	struct lease_out out;
@@ -150,6 +181,7 @@ struct ring {
 	size_t n_backoff;  /* keys with HIDDEN_BACKOFF */
 	uint64_t *to_tell; /* lives whose views may have changed */
 	size_t n_to_tell;
+	struct handover handover;
 
 	/* The leader's work. */
 	struct inbox_item *inbox, **inbox_tail;
@@ -158,6 +190,8 @@ struct ring {
 	size_t n_members, cap_members;
 	struct arrival *arrivals;
 	size_t n_arrivals, cap_arrivals;
+	struct wish *wishes;
+	size_t n_wishes, cap_wishes;
 	struct calm calm;
 	struct asker *joiners, *leavers, *failures;
 	size_t n_joiners, cap_joiners, n_leavers, cap_leavers;
@@ -172,7 +206,7 @@ struct ring {
 int ring_propose(struct ring *r, struct buf *b);
 void ring_begin_entry(struct ring *r, struct buf *b);
 /* Send to a node that is not this one. */
-void ring_send(struct ring *r, const struct ring_id *to, const struct buf *b);
+void ring_send(struct ring *r, const struct ring_id *to, struct buf *b);
 bool ring_has_room(const struct ring *r, size_t bytes);
 /* A place more in an array of n. */
 void *ring_grown(void *base, size_t n, size_t *cap, size_t size);
@@ -205,6 +239,8 @@ int settings_check(const struct ring_settings *asked,
 /* status.c */
 enum ring_health ring_health(const struct ring *r);
 bool status_is_leaderless(const struct ring *r);
+/* Fewer nodes were ever seen together than this one expects. */
+bool status_is_waiting(const struct ring *r);
 /* Call on_status if health or leader is another. */
 void status_tell(struct ring *r);
 
@@ -222,6 +258,8 @@ bool life_has_left(const struct ring *r);
 __attribute__((format(printf, 3, 4))) void life_refuse(struct ring *r, int rc,
 						       const char *format, ...);
 void life_on_refusal(struct ring *r, struct reader *body);
+/* A message has come from a node of a newer generation. */
+void life_on_newer(struct ring *r, uint32_t generation);
 
 /* view.c */
 void view_open(struct ring *r);
@@ -232,6 +270,13 @@ void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 void view_start_backoffs(struct ring *r);
 void view_tick(struct ring *r);
 uint64_t view_next_ms(const struct ring *r); /* UINT64_MAX: none */
+
+/* handover.c */
+void handover_start(struct ring *r); /* all that this node is asked for now */
+void handover_on_key(struct ring *r, const struct ring_key *key);
+void handover_run(struct ring *r);
+uint64_t handover_next_ms(const struct ring *r); /* UINT64_MAX: none */
+void handover_destroy(struct ring *r);
 
 /* request.c */
 void request_on_request(void *ring, const struct keyset_origin *origin);
@@ -266,6 +311,7 @@ const struct member *member_find(const struct ring *r,
 void member_on_arrival(struct ring *r, const struct keyset_up *up);
 void member_on_up_answer(struct ring *r, const struct ring_id *id, int rc);
 void member_on_leaving(struct ring *r, const struct keyset_origin *o);
+void member_on_share(struct ring *r, const struct keyset_share *share);
 void member_take_downs(struct ring *r); /* from r->out */
 void member_unsend(struct ring *r);	/* the leadership is over */
 void member_run(struct ring *r);

@@ -231,6 +231,13 @@ static uint64_t failed_ms(const struct ring *r, uint64_t server)
 	return 0;
 }
 
+/* Who never was up has not said yet that it is none. */
+static bool is_client(const struct ring *r, const struct ring_id *id,
+		      const struct ring_node *node)
+{
+	return node != NULL ? node->is_client : !ring_is_self(r, id);
+}
+
 /* s is NULL for a joiner that is not in the configuration. */
 static struct role_node node_of(const struct ring *r, const struct ring_id *id,
 				uint64_t server, const struct group_server *s)
@@ -240,7 +247,7 @@ static struct role_node node_of(const struct ring *r, const struct ring_id *id,
 	struct role_node n = {.id = *id,
 			      .failed_ms = failed_ms(r, server),
 			      .weight = node != NULL ? node->weight : 0,
-			      .is_client = node != NULL && node->weight == 0,
+			      .is_client = is_client(r, id, node),
 			      .is_self = ring_is_self(r, id)};
 
 	if (s != NULL) {

@@ -17,6 +17,11 @@ bool status_is_leaderless(const struct ring *r)
 	       r->now_ms - r->leaderless_ms >= LEADERLESS_MS;
 }
 
+bool status_is_waiting(const struct ring *r)
+{
+	return keyset_most_up(r->keys) < r->config.expect;
+}
+
 enum ring_health ring_health(const struct ring *r)
 {
 	const struct group_status *s = &r->group_status;
@@ -30,7 +35,9 @@ enum ring_health ring_health(const struct ring *r)
 	if (!r->shows || r->is_leaving || r->stalled || s->stalled ||
 	    status_is_leaderless(r))
 		return RING_ISOLATED;
-	return RING_READY;
+	if (status_is_waiting(r))
+		return RING_JOINING;
+	return r->is_draining ? RING_DRAINING : RING_READY;
 }
 
 void status_tell(struct ring *r)
@@ -107,6 +114,13 @@ static unsigned put_missing(const struct ring *r, char out[RING_ERRMSG_SIZE])
 	return n;
 }
 
+static void put_name_taken(const struct ring *r, char out[RING_ERRMSG_SIZE])
+{
+	put(out, "another node that is up has the name ");
+	put(out, r->name);
+	put(out, "; choose another with --name");
+}
+
 static void why_isolated(const struct ring *r, char out[RING_ERRMSG_SIZE])
 {
 	if (r->is_leaving) {
@@ -121,6 +135,8 @@ static void why_isolated(const struct ring *r, char out[RING_ERRMSG_SIZE])
 				 "other: bring it back, or see recover-quorum");
 	} else if (r->stalled || r->group_status.stalled) {
 		put(out, "the log has not answered in time");
+	} else if (r->is_name_taken) {
+		put_name_taken(r, out);
 	} else if (!r->is_up) {
 		put(out, "this node was declared down, and comes back");
 	} else {
@@ -131,7 +147,14 @@ static void why_isolated(const struct ring *r, char out[RING_ERRMSG_SIZE])
 
 static void why_joining(const struct ring *r, char out[RING_ERRMSG_SIZE])
 {
-	if (!r->group_status.has_leader)
+	if (r->has_shown)
+		snprintf(out, RING_ERRMSG_SIZE,
+			 "nothing is claimed here before %u nodes were seen "
+			 "together (--expect); so far there were %u",
+			 r->config.expect, keyset_most_up(r->keys));
+	else if (r->is_name_taken)
+		put_name_taken(r, out);
+	else if (!r->group_status.has_leader)
 		put(out,
 		    "this node has not joined yet: it has found no leader");
 	else if (r->group_status.is_receiving)
@@ -177,6 +200,10 @@ static void reason(const struct ring *r, char out[RING_ERRMSG_SIZE])
 	case RING_READY:
 		why_ready(r, out);
 		break;
+	case RING_DRAINING:
+		put(out, "this node is draining: it works on what it holds, "
+			 "and claims nothing until it is told to resume");
+		break;
 	}
 }
 
@@ -190,10 +217,12 @@ void ring_status(const struct ring *r, struct ring_status *out)
 		.health = ring_health(r),
 		.leader = s->has_leader ? keyset_find_node(r->keys, &s->leader)
 					: RING_NONE,
-		.error = r->is_refused ? r->refusal_rc
-			 : s->failed   ? -EIO
-				       : 0,
+		.error = r->is_refused	    ? r->refusal_rc
+			 : s->failed	    ? -EIO
+			 : r->is_name_taken ? -EEXIST
+					    : 0,
 		.is_shown = r->shows,
+		.is_leaving = r->is_leaving,
 		.has_left = life_has_left(r),
 		.has_quorum = s->has_leader && s->in_contact,
 		.term = s->term,

@@ -127,6 +127,7 @@ void view_replace(struct ring *r, struct keyset *old)
 	}
 	r->n_reveals = r->n_backoff = r->n_to_tell = 0;
 	view_start_backoffs(r);
+	handover_start(r);
 	queue(r, RING_VIEW_KEYS, RING_NONE);
 }
 
@@ -257,6 +258,8 @@ void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 	}
 	if (key->holder != r->self)
 		key->hidden &= (uint8_t)~HIDDEN_LEAVING;
+	if (!removed && was->state != key->state)
+		handover_on_key(r, key);
 	tell(r, key, note, removed);
 }
 

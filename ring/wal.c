@@ -114,6 +114,7 @@ int wal_begin_segment(struct wal *w, int fd, const char *name,
 		.term = w->term,
 		.vote = w->vote,
 		.seq = seq,
+		.generation = w->generation,
 		.restart = w->restarting,
 	};
 	char numbered[WAL_NAME_SIZE];
@@ -340,6 +341,27 @@ int wal_set_vote(struct wal *w, uint64_t term, uint64_t vote)
 		return rc;
 	w->term = term;
 	w->vote = vote;
+	return 0;
+}
+
+int wal_recover(struct wal *w, const struct wal_entry *entry,
+		uint32_t generation)
+{
+	assert(entry->index == w->last + 1 && generation > w->generation);
+	if (w->failed)
+		return -EIO;
+	int rc = reserve(w, wal_batch_bytes(1 + 4 + wal_entry_bytes(entry)));
+	if (rc != 0)
+		return rc;
+	wal_batch_begin(&w->batch);
+	wal_put_generation(&w->batch, generation);
+	wal_put_entry(&w->batch, entry);
+	seal_batch(w, 2);
+	rc = write_batch(w);
+	if (rc != 0)
+		return rc;
+	w->generation = generation;
+	note_indexes(w, entry, 1);
 	return 0;
 }
 

@@ -42,14 +42,16 @@ struct wal_config {
 	struct ring_id cluster; /* stamped into every segment, checked */
 	struct ring_id node;	/* likewise */
 	uint64_t server;	/* raft id, likewise; 0: take what is there */
+	uint32_t generation;	/* of a new log */
 	size_t segment_bytes;	/* of new segments; a multiple of 4096 */
 };
 
 /* What wal_open found. All of it is flushed. */
 struct wal_found {
 	uint64_t term, vote;
-	uint64_t server; /* raft id; made at random with a new log */
-	uint64_t first;	 /* index of entry[0]; the entries are consecutive.
+	uint64_t server;     /* raft id; made at random with a new log */
+	uint32_t generation; /* raised by wal_recover() */
+	uint64_t first;	     /* index of entry[0]; the entries are consecutive.
 			     * Without entries: one past the last index */
 	struct wal_entry *entry; /* data points into memory of its own, which
 				  * wal_found_finish() releases */
@@ -80,6 +82,11 @@ int wal_append(struct wal *w, const struct wal_entry *entries, size_t n);
 
 /* Record term and vote, as a batch of its own. As wal_append, the flush too. */
 int wal_set_vote(struct wal *w, uint64_t term, uint64_t vote);
+
+/* Append entry, and raise the generation, as one batch: after a crash both are
+ * there, or neither is. As wal_append. */
+int wal_recover(struct wal *w, const struct wal_entry *entry,
+		uint32_t generation);
 
 /* Begin anew at index first: no entry before this counts any more, term and
  * vote do. On disk when this returns 0; when the machine stops before, the log is

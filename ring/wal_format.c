@@ -18,7 +18,8 @@
  *       88    8  term   } at that time
  *       96    8  vote   }
  *      104    8  seq of the first batch
- *      112       zeros
+ *      112    4  generation at that time
+ *      116       zeros
  *     4088    8  XXH3 of the 4088 bytes before
  *
  * A batch begins at a multiple of 64, so that its header lies in one sector:
@@ -38,6 +39,8 @@
  *   entry   1 type WAL_ENTRY,  1 entry type, 4 length, 8 index, 8 term, data
  *   vote    1 type WAL_VOTE,   8 term, 8 vote
  *   closed  1 type WAL_CLOSED, 8 number of the next segment
+ *   generation
+ *           1 type WAL_GENERATION, 4 generation
  *
  * Torn or damaged? The disk writes sectors of 512 bytes, and the file was zeros
  * before. Whitened records have no sector of zeros, and header and trailer end
@@ -101,6 +104,7 @@ void wal_head_encode(const struct wal_head *h, struct buf *out)
 	buf_u64(out, h->term);
 	buf_u64(out, h->vote);
 	buf_u64(out, h->seq);
+	buf_u32(out, h->generation);
 	put_zeros(out, WAL_BLOCK - 8 - out->len);
 	buf_u64(out, XXH3_64bits(out->base, out->len));
 	assert(out->len == WAL_BLOCK);
@@ -132,6 +136,7 @@ int wal_head_decode(struct wal_head *h, const uint8_t block[WAL_BLOCK])
 	h->term = reader_u64(&r);
 	h->vote = reader_u64(&r);
 	h->seq = reader_u64(&r);
+	h->generation = reader_u32(&r);
 	return 0;
 }
 
@@ -192,6 +197,12 @@ void wal_put_closed(struct buf *out, uint64_t next)
 {
 	buf_u8(out, WAL_CLOSED);
 	buf_u64(out, next);
+}
+
+void wal_put_generation(struct buf *out, uint32_t generation)
+{
+	buf_u8(out, WAL_GENERATION);
+	buf_u32(out, generation);
 }
 
 size_t wal_batch_bytes(size_t records)

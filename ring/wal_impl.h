@@ -33,6 +33,7 @@ struct wal_head {
 	uint64_t last;	 /* index, when the segment was begun; so are: */
 	uint64_t term, vote;
 	uint64_t seq; /* of the first batch here */
+	uint32_t generation;
 	bool restart; /* no entry of the segments before counts any more */
 };
 void wal_head_encode(const struct wal_head *h, struct buf *out);
@@ -42,7 +43,8 @@ int wal_head_decode(struct wal_head *h, const uint8_t block[WAL_BLOCK]);
 enum wal_record {
 	WAL_ENTRY = 1,
 	WAL_VOTE,
-	WAL_CLOSED
+	WAL_CLOSED,
+	WAL_GENERATION
 };
 
 struct wal_batch {
@@ -55,6 +57,7 @@ void wal_batch_begin(struct buf *out);
 void wal_put_entry(struct buf *out, const struct wal_entry *e);
 void wal_put_vote(struct buf *out, uint64_t term, uint64_t vote);
 void wal_put_closed(struct buf *out, uint64_t next);
+void wal_put_generation(struct buf *out, uint32_t generation);
 /* Complete what was put since wal_batch_begin; b->length is set. */
 void wal_batch_end(struct buf *out, struct wal_batch *b, uint64_t server);
 size_t wal_entry_bytes(const struct wal_entry *e);
@@ -111,6 +114,7 @@ struct wal {
 	uint64_t flushed;	/* up to this seq */
 	uint64_t last;		/* index */
 	uint64_t term, vote;
+	uint32_t generation;
 	struct buf batch; /* the one being written */
 
 	/* Both workers. Held while files are made or removed: an append takes

@@ -270,6 +270,9 @@ static bool read_record(struct opening *o, struct image *m, struct reader *r)
 	case WAL_CLOSED:
 		m->closed = true;
 		return reader_u64(r) == m->head.number + 1 && !r->bad;
+	case WAL_GENERATION:
+		o->w->generation = reader_u32(r);
+		return !r->bad;
 	default:
 		return false;
 	}
@@ -393,12 +396,13 @@ static int join_segment(struct opening *o, const struct image *m)
 		w->term = h->term;
 		w->vote = h->vote;
 		w->seq = h->seq;
+		w->generation = h->generation;
 		return 0;
 	}
 	if (h->restart)
 		begin_anew(o, h->last);
 	if (h->last != w->last || h->term != w->term || h->vote != w->vote ||
-	    h->seq != w->seq)
+	    h->seq != w->seq || h->generation != w->generation)
 		return damaged(o, 80, "it does not continue the one before");
 	return 0;
 }
@@ -581,6 +585,7 @@ int wal_open(const struct wal_config *config, bool create, struct wal **out,
 	w->cluster = config->cluster;
 	w->node = config->node;
 	w->server = config->server;
+	w->generation = config->generation;
 	w->segment_bytes = config->segment_bytes;
 	w->dirfd = w->fd = w->spare_fd = -1;
 	pthread_mutex_init(&w->lock, NULL);
@@ -595,6 +600,7 @@ int wal_open(const struct wal_config *config, bool create, struct wal **out,
 	found->term = w->term;
 	found->vote = w->vote;
 	found->server = w->server;
+	found->generation = w->generation;
 	if (found->n_entries == 0)
 		found->first = w->last + 1;
 	wal_moved(w);

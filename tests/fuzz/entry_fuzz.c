@@ -21,8 +21,16 @@ static void build(struct keyset *k)
 	static const struct ring_id ids[2] = {{{1}}, {{2}}};
 	struct ring_settings s = {
 		.vnodes = 16, .claims = RING_CLAIMS_ANY, .max_attempts = 1};
-	struct keyset_up one = {ids[0], ids[0], 1, 1, 0, {0}, "one"};
-	struct keyset_up two = {ids[1], ids[1], 1, 1, 0, {0}, "two"};
+	struct keyset_up one = {.id = ids[0],
+				.life = ids[0],
+				.boot = 1,
+				.weight = 1,
+				.name = "one"};
+	struct keyset_up two = {.id = ids[1],
+				.life = ids[1],
+				.boot = 1,
+				.weight = 1,
+				.name = "two"};
 	struct keyset_origin origin = {ids[0], 1, 1, 1, 1};
 	struct ring_op ops[] = {
 		{.type = RING_CLAIM, .name = "a", .note = "n", .note_len = 1},
@@ -32,6 +40,11 @@ static void build(struct keyset *k)
 		{.type = RING_CLAIM, .name = "d"},
 		{.type = RING_GIVE, .name = "d"},
 	};
+	struct keyset_share share = {.id = ids[1],
+				     .boot = 1,
+				     .epoch = 1,
+				     .weight = 1,
+				     .is_draining = true};
 	struct buf b = {0};
 	int rc;
 
@@ -39,6 +52,7 @@ static void build(struct keyset *k)
 	keyset_put_settings(&b, &ids[0], &s);
 	keyset_put_up(&b, &one);
 	keyset_put_up(&b, &two);
+	keyset_put_share(&b, &share);
 	keyset_put_request(&b, &origin, ops, sizeof(ops) / sizeof(*ops));
 	rc = keyset_apply(k, 1, b.base, b.len);
 	assert(rc == 0);

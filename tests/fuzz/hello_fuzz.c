@@ -44,13 +44,15 @@ static void try_answer(const uint8_t *bytes, size_t n)
 	uint8_t again[HELLO_ANSWER];
 	char why[RING_ERRMSG_SIZE];
 	struct ring_settings s;
+	uint32_t generation;
 	unsigned version;
-	int rc = hello_get_answer(bytes, n, &s, &version);
+	int rc = hello_get_answer(bytes, n, &s, &generation, &version);
 
 	must(rc == 0 || rc == -EPROTO || rc == -EPROTONOSUPPORT);
 	if (rc != 0)
 		return;
-	must(hello_put_answer(&s, again) == n && memcmp(again, bytes, n) == 0);
+	must(hello_put_answer(&s, generation, again) == n &&
+	     memcmp(again, bytes, n) == 0);
 	must(hello_agree(&s, &s, why) == 0);
 }
 

@@ -27,7 +27,8 @@ static void items(struct reader *body)
 	struct buf b = {0};
 
 	while (peer_next_item(body, &from, &item) == 1) {
-		must(item.is_up || item.is_down || item.n_ops > 0);
+		must(item.is_up || item.is_down || item.is_share ||
+		     item.n_ops > 0);
 		must(memcmp(item.is_up ? &item.up.id : &item.origin.id, &from,
 			    sizeof(from)) == 0);
 		b.len = 0;

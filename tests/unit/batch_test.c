@@ -64,7 +64,7 @@ static void test_lines(void)
 	reads(false, "claim a\nclaim b", "claim 0 a;");
 	reads(false, "", "");
 	reads(false, "claim a\nclaim\nclaim b\n", "claim 0 a;EINVAL");
-	reads(false, "drain\n", "EINVAL");
+	reads(false, "drainage\n", "EINVAL");
 	reads(false, "\n", "EINVAL");
 	reads(false, "claima\n", "EINVAL");
 	reads(false, "claim .a\nclaim a/b\nclaim \n",

@@ -73,6 +73,7 @@ static unsigned lose_percent, double_percent, delay_most_ms;
 static uint64_t net_seed = 1;
 static int wake_fd = -1;
 static bool quiet_log = true;
+static uint32_t handover_ms; /* of the next new_cluster(); 0: never */
 static uint64_t hashes[HASHES];
 static unsigned long n_checks;
 
@@ -539,6 +540,7 @@ static inline void new_cluster(int n, enum ring_claims claims)
 	hosts[0].settings.vnodes = 64;
 	hosts[0].settings.lease_ms = LEASE_MS;
 	hosts[0].settings.calm_ms = CALM_MS;
+	hosts[0].settings.handover_timeout_ms = handover_ms;
 	for (int i = 0; i < n; i++)
 		start_host(i);
 	wait_until(20, all_ready(n), "ready: %s, %s, %s", status_of(0).reason,

@@ -191,6 +191,7 @@ static void test_health(void)
 		{RING_JOINING, "joining\n", "0\n"},
 		{RING_READY, "ready\n", "1\n"},
 		{RING_ISOLATED, "isolated\n", "0\n"},
+		{RING_DRAINING, "draining\n", "0\n"},
 		{RING_FAILED, "ready\n", "0\n"},
 		{RING_FULL, "ready\n", "0\n"},
 	};
@@ -257,16 +258,18 @@ static void test_peer(void)
 			 .version = "1.2.3",
 			 .role = "voter",
 			 .accuser = "n3",
-			 .node = RING_NONE};
+			 .node = 0};
 
-	peer_is(&p, "id ab000000000000000000000000000000\n"
-		    "address 127.0.0.1:7400\nstate suspect\n"
-		    "incarnation 21474836481\nboot 5\n"
-		    "since 1795236297.123456\nweight 100\nvnodes 32\n"
-		    "keys 3\nrtt_us 150\nversion 1.2.3\nrole voter\n"
-		    "suspected_by n3\n");
+	peer_is(&p,
+		"id ab000000000000000000000000000000\n"
+		"address 127.0.0.1:7400\nstate suspect\n"
+		"incarnation 21474836481\nboot 5\n"
+		"since 1795236297.123456\nweight 100\ndraining 0\nvnodes 32\n"
+		"keys 3\nrtt_us 150\nversion 1.2.3\nrole voter\n"
+		"suspected_by n3\n");
 	p = (struct peer){.id = {{0xab}},
 			  .state = PEER_DEAD,
+			  .node = RING_NONE,
 			  .boot = 5,
 			  .since_us = 1795236297123456,
 			  .weight = PEER_UNKNOWN,

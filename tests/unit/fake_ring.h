@@ -477,6 +477,28 @@ void ring_abandon(struct ring *r, struct ring_request *req)
 	req->pending->abandoned = -EINTR;
 }
 
+enum ring_role ring_node_role(const struct ring *r, uint32_t index)
+{
+	return index < FAKE_NODES && r->nodes[index].up ? RING_ROLE_VOTER
+							: RING_ROLE_NONE;
+}
+
+void ring_drain(struct ring *r, uint64_t now_ms, bool on)
+{
+	(void)now_ms;
+	r->nodes[r->self].is_draining = on;
+	r->status.health = on ? RING_DRAINING : RING_READY;
+}
+
+int ring_set_weight(struct ring *r, uint64_t now_ms, uint32_t weight)
+{
+	(void)now_ms;
+	if (weight > RING_WEIGHT_MAX)
+		return -EINVAL;
+	r->nodes[r->self].weight = weight;
+	return 0;
+}
+
 const struct ring_key *ring_find(const struct ring *r, const char *name)
 {
 	return fake_get(r, name);

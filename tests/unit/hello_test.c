@@ -30,6 +30,7 @@ static void there_and_back(void)
 	uint8_t bytes[HELLO_MAX], again[HELLO_MAX];
 	struct hello h = hello_of("n1"), got;
 	struct ring_settings settings;
+	uint32_t generation;
 	unsigned version;
 	size_t n = hello_put(&h, bytes);
 
@@ -45,9 +46,11 @@ static void there_and_back(void)
 	check_int(hello_get(bytes, HELLO_MAX, &got, &version), 0);
 	check_int(strlen(got.name), RING_NAME_MAX);
 	check_int(got.wanted.handover_timeout_ms, 4000000000);
-	n = hello_put_answer(&defaults, bytes);
+	n = hello_put_answer(&defaults, 7, bytes);
 	check_int(n, HELLO_ANSWER);
-	check_int(hello_get_answer(bytes, n, &settings, &version), 0);
+	check_int(hello_get_answer(bytes, n, &settings, &generation, &version),
+		  0);
+	check_int(generation, 7);
 	check(memcmp(&settings, &defaults, sizeof(settings)) == 0, "settings");
 	ok("hello and answer come out as they went in");
 }
@@ -57,6 +60,7 @@ static void every_length(void)
 	uint8_t bytes[HELLO_MAX + 1] = {0};
 	struct hello h = hello_of("n1"), got;
 	struct ring_settings settings;
+	uint32_t generation;
 	unsigned version;
 	size_t n = hello_put(&h, bytes);
 
@@ -65,9 +69,10 @@ static void every_length(void)
 		check_int(hello_get(bytes, i, &got, &version),
 			  i == n ? 0 : -EPROTO);
 	}
-	n = hello_put_answer(&defaults, bytes);
+	n = hello_put_answer(&defaults, 7, bytes);
 	for (size_t i = 0; i <= n + 1; i++)
-		check_int(hello_get_answer(bytes, i, &settings, &version),
+		check_int(hello_get_answer(bytes, i, &settings, &generation,
+					   &version),
 			  i == n ? 0 : -EPROTO);
 	check_int(hello_get(NULL, 0, &got, &version), -EPROTO);
 	ok("what is cut short, or goes on, is refused");
@@ -91,6 +96,7 @@ static void wrong_values(void)
 	uint8_t bytes[HELLO_MAX];
 	struct ring_settings settings;
 	struct hello got;
+	uint32_t generation;
 	unsigned version;
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -106,15 +112,17 @@ static void wrong_values(void)
 	ok("a name that no file can have is refused");
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		n = hello_put_answer(&bad[i], bytes);
-		check_int(hello_get_answer(bytes, n, &settings, &version),
+		n = hello_put_answer(&bad[i], 0, bytes);
+		check_int(hello_get_answer(bytes, n, &settings, &generation,
+					   &version),
 			  -EPROTO);
 		h.wanted = bad[i];
 		n = hello_put(&h, bytes);
 		check_int(hello_get(bytes, n, &got, &version), -EPROTO);
 	}
-	n = hello_put_answer(&none, bytes);
-	check_int(hello_get_answer(bytes, n, &settings, &version), -EPROTO);
+	n = hello_put_answer(&none, 0, bytes);
+	check_int(hello_get_answer(bytes, n, &settings, &generation, &version),
+		  -EPROTO);
 	ok("settings out of their range are refused; an answer has them all");
 }
 
@@ -123,6 +131,7 @@ static void versions(void)
 	uint8_t bytes[HELLO_MAX];
 	struct ring_settings settings;
 	struct hello h = hello_of("n1"), got;
+	uint32_t generation;
 	unsigned version;
 
 	hello_put(&h, bytes);
@@ -130,7 +139,7 @@ static void versions(void)
 	check_int(hello_get(bytes, 3, &got, &version), -EPROTONOSUPPORT);
 	check_int(version, 2);
 	bytes[1] = 1;
-	check_int(hello_get_answer(bytes, 2, &settings, &version),
+	check_int(hello_get_answer(bytes, 2, &settings, &generation, &version),
 		  -EPROTONOSUPPORT);
 	check_int(version, 258);
 	ok("of another version only the number is read");

@@ -16,11 +16,16 @@ static void full_entry(struct rig *g, struct buf *e)
 		{.type = RING_NOTE, .name = "x", .note = "mm", .note_len = 2},
 		{.type = RING_FINISH, .name = "x", .id = 1, .token = 2}};
 	struct keyset_up u = up_of(g, 1);
+	struct keyset_share s = {.id = g->me[0].id,
+				 .boot = g->me[0].boot,
+				 .epoch = g->me[0].epoch,
+				 .weight = 50};
 
 	u.boot = 1;
 	keyset_entry_begin(e, 1, 1);
 	keyset_put_request(e, &g->me[0], ops, 3);
 	keyset_put_up(e, &u);
+	keyset_put_share(e, &s);
 	keyset_put_down(e, &g->me[0].id, g->me[0].boot, g->me[0].epoch,
 			RING_LEFT);
 }
@@ -53,7 +58,7 @@ static void test_damage(uint64_t seed)
 	full_entry(g, &e);
 	for (size_t len = 0; len < e.len; len++)
 		n_good += feed(g, e.base, len);
-	check_int(n_good, 3); /* the header, and the end of each item */
+	check_int(n_good, 4); /* the header, and the end of each item */
 	for (int i = 0; i < 20000; i++) {
 		size_t at_byte = check_random(&seed) % e.len;
 		uint8_t was = e.base[at_byte];

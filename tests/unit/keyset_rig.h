@@ -157,6 +157,19 @@ static inline void restart(struct rig *g, int node, uint32_t weight)
 	check_int(g->me[node].epoch, g->index);
 }
 
+static inline void share(struct rig *g, int node, uint32_t weight, bool drains)
+{
+	struct keyset_share s = {.id = g->me[node].id,
+				 .boot = g->me[node].boot,
+				 .epoch = g->me[node].epoch,
+				 .weight = weight,
+				 .is_draining = drains};
+
+	entry(g);
+	keyset_put_share(&g->e, &s);
+	check_int(apply(g), 0);
+}
+
 static inline void down(struct rig *g, int node, enum ring_reason reason)
 {
 	entry(g);

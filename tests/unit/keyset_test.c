@@ -221,6 +221,68 @@ static void test_moves(void)
 	rig_free(g);
 }
 
+static void asked_for_if_moved(const struct rig *g, const char *name)
+{
+	const struct ring_key *key = find(g, name);
+
+	check_int(key->state,
+		  keyset_vnode_owner(g->k, key->vnode) == key->holder
+			  ? RING_HELD
+			  : RING_RELEASING);
+}
+
+static void test_share(void)
+{
+	struct rig *g = rig_new(RING_CLAIMS_OWNER, 2);
+
+	check_int(op(g, 0, RING_CLAIM, g->mine), 0);
+	check_int(op(g, 1, RING_CLAIM, g->his), 0);
+	share(g, 0, 100, true);
+	trace_is(g, "mine held@0 -> releasing@0 claimed t3 a0 f-\n");
+	check_int(keyset_node(g->k, 0)->n_vnodes, 0);
+	check_int(op(g, 0, RING_CLAIM, "any"), -EREMOTE);
+	check_int(g->n_nodes, 0);
+	share(g, 0, 100, true);
+	trace_is(g, "");
+	share(g, 0, 100, false);
+	check_int(keyset_node(g->k, 0)->n_vnodes, N_VNODES / 2);
+	/* Which of the vnodes come back is the plan's. */
+	asked_for_if_moved(g, g->mine);
+	asked_for_if_moved(g, g->his);
+	ok("a drain asks for what is held, resuming for what then has moved");
+
+	share(g, 1, 300, false);
+	check_int(keyset_node(g->k, 0)->n_vnodes, N_VNODES / 4);
+	g->me[1].epoch++;
+	share(g, 1, 100, false);
+	check_int(keyset_node(g->k, 1)->weight, 300);
+	g->me[1].epoch--;
+	ok("a share counts as its weight, and not another life's");
+
+	share(g, 0, 0, false);
+	share(g, 1, 0, false);
+	check_int(op(g, 0, RING_SUBMIT, "s"), 0);
+	check_int(find(g, "s")->holder, RING_NONE);
+	share(g, 0, 1, false);
+	check_int(find(g, "s")->holder, 0);
+	check(find(g, "s")->submitting, "by whom, who lives");
+	ok("what had no heir goes to the first who wants a share");
+
+	share(g, 0, 1, true);
+	check(keyset_node(g->k, 0)->is_draining, "it drains");
+	restart(g, 0, 100);
+	check(!keyset_node(g->k, 0)->is_draining, "as it says");
+	check_int(keyset_most_up(g->k), 2);
+	down(g, 0, RING_DEAD);
+	check_int(keyset_most_up(g->k), 2);
+	restart(g, 2, 100);
+	check_int(keyset_most_up(g->k), 2);
+	restart(g, 0, 100);
+	check_int(keyset_most_up(g->k), 3);
+	ok("a restart drains no more; the most that were up are remembered");
+	rig_free(g);
+}
+
 /* ---- Once ---- */
 
 static void test_once(void)
@@ -464,6 +526,7 @@ int main(void)
 	test_backoff();
 	test_ids();
 	test_moves();
+	test_share();
 	test_once();
 	test_once_memory();
 	test_restart();

@@ -111,6 +111,11 @@ static void put_items(struct buf *b, const struct ring_id *of)
 	keyset_put_up(b, &up);
 	keyset_put_request(b, &o, ops, 2);
 	keyset_put_down(b, of, 3, 17, RING_LEFT);
+	keyset_put_share(b, &(struct keyset_share){.id = *of,
+						   .boot = 3,
+						   .epoch = 17,
+						   .weight = 9,
+						   .is_draining = true});
 }
 
 /* How many items are taken before the end, or -EBADMSG. */
@@ -149,11 +154,17 @@ static void test_items(void)
 	at[n++] = (size_t)(body.at - b.base);
 	check_int(peer_next_item(&body, &me, &item), 1);
 	check(item.is_down && item.origin.epoch == 17, "down");
+	at[n++] = (size_t)(body.at - b.base);
+	check_int(peer_next_item(&body, &me, &item), 1);
+	check(item.is_share && !item.is_down && item.share.weight == 9 &&
+		      item.share.is_draining && item.share.epoch == 17,
+	      "share");
 	check_int(peer_next_item(&body, &me, &item), 0);
-	ok("items are an up, requests, and a leaving");
+	ok("items are an up, requests, a leaving, and a share");
 
 	for (size_t len = 1; len < b.len; len++) {
-		bool whole = len == 1 || len == at[0] || len == at[1];
+		bool whole = len == 1 || len == at[0] || len == at[1] ||
+			     len == at[2];
 
 		check((take(&b, len) >= 0) == whole, "cut at %zu", len);
 	}

@@ -89,8 +89,13 @@ static void test_refused(void)
 	hosts[2].settings.vnodes = 4096;
 	refused(2, -EINVAL, "4096", "64");
 	hosts[2].settings = unset;
-	strcpy(hosts[2].name, "n1");
-	refused(2, -EEXIST, "n1", "--name");
+	strcpy(hosts[2].name, "n1"); /* it may be free soon: asked for on */
+	start_host(2);
+	wait_until(5, status_of(2).error == -EEXIST, "name");
+	check(strstr(status_of(2).reason, "has the name n1; choose") != NULL,
+	      "%s", status_of(2).reason);
+	check_int(status_of(2).health, RING_JOINING);
+	kill_host(2);
 	strcpy(hosts[2].name, "n2");
 	scratch_remove(hosts[2].dir); /* it says whose it is */
 	check_int(mkdir(hosts[2].dir, 0700), 0);

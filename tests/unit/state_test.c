@@ -436,6 +436,32 @@ static void joining(void)
 	ok("who never came to join may join, or start anew, later");
 }
 
+static void looked_at(void)
+{
+	struct state s, other;
+
+	check_int(state_look(dir, &s, errmsg), -ENOENT);
+	check(!exists(""), "made");
+	check_int(open_state(&s), 0);
+	check_int(state_look(dir, &other, errmsg), -EBUSY);
+	check_said("in use by another ringfs");
+	struct ring_id node = s.node;
+	state_close(&s);
+	check_int(state_look(dir, &other, errmsg), 0);
+	check(memcmp(&other.node, &node, sizeof(node)) == 0, "another");
+	check_int(open_state(&s), -EBUSY); /* it is locked */
+	state_close(&other);
+	check_int(open_state(&s), 0);
+	check_int(s.boot, 2); /* looking was not counted */
+	state_close(&s);
+	unlink(path_of("identity"));
+	check_int(state_look(dir, &other, errmsg), -ENOENT);
+	check_said("no state of a node");
+	check(!exists("identity"), "made");
+	remove_state();
+	ok("who only looks makes nothing and counts nothing, but locks");
+}
+
 static void no_directory(void)
 {
 	char saved[sizeof(dir)];
@@ -523,6 +549,7 @@ int main(int argc, char **argv)
 	counted_out();
 	founding();
 	joining();
+	looked_at();
 	no_directory();
 	forbidden();
 	check(rmdir(folder) == 0, "%s: %d", folder, errno);
