@@ -32,10 +32,13 @@ int cli_members(int argc, char **argv);
 int cli_ring(int argc, char **argv);
 int cli_top(int argc, char **argv);
 int cli_join(int argc, char **argv);
+int cli_drain(int argc, char **argv);
+int cli_resume(int argc, char **argv);
 int cli_leave(int argc, char **argv);
 int cli_forget(int argc, char **argv);
 int cli_keygen(int argc, char **argv);
 int cli_keys(int argc, char **argv);
+int cli_recover(int argc, char **argv);
 
 /* ---- Shared by them (cli.c) ---- */
 

@@ -19,23 +19,31 @@
 
 static const char ring_help[] =
 	"Usage: ringfs ring [OPTION]...\n"
+	"       ringfs ring --plan [OPTION]... NAME:WEIGHT...\n"
 	"Show who owns how much of the ring: a line per node that has a part\n"
 	"in it, with its vnodes, its share per cent, the keys it holds or is\n"
 	"offered, its weight and its state.\n"
 	"\n"
+	"With --plan: show what would move, from whom to whom, if each NAME\n"
+	"had that WEIGHT: 0 is a node that goes, a new NAME one that comes. A\n"
+	"line for each two, with the vnodes and the unfinished keys in them.\n"
+	"Nothing is changed.\n"
+	"\n"
 	"Options:\n"
 	"      --json         one JSON document\n"
+	"      --plan         what would move\n"
 	"      --svg          a picture\n"
 	"  -m, --mount DIR    the ring mounted at DIR\n"
 	"  -h, --help         show this text\n"
 	"Without -m: the ring in $RINGFS, else the one around the working\n"
 	"directory, else the only one that is mounted.\n"
 	"\n"
-	"Exit status: 0 shown; 64 usage; 69 no daemon; 71 the system\n"
-	"refused; 77 permission.\n"
+	"Exit status: 0 shown; 1 --plan: no such node; 64 usage; 69 no\n"
+	"daemon; 71 the system refused; 75 --plan: the ring changes all the\n"
+	"time; 77 permission.\n"
 	"\n"
 	"Examples:\n"
-	"  ringfs ring\n"
+	"  ringfs ring --plan n4:100 n1:0\n"
 	"  ringfs ring --svg > ring.svg\n"
 	"  ringfs ring --json | jq '.nodes[] | select(.share > 50)'\n";
 
@@ -336,6 +344,7 @@ static int run(int argc, char **argv, const struct option *longs,
 	enum form form = FORM_TABLE;
 	const char *given = NULL;
 	struct cli_mount m;
+	bool plans = false;
 	int c;
 
 	while ((c = cli_next(argc, argv, "m:h", longs, help)) >= 0) {
@@ -344,16 +353,26 @@ static int run(int argc, char **argv, const struct option *longs,
 			given = optarg;
 			continue;
 		}
+		if (c == 'p') {
+			plans = true;
+			continue;
+		}
 		if (form != FORM_TABLE && form != asked)
 			cli_usage(argv[0], "--json and --svg are both given");
 		form = asked;
 	}
-	if (optind < argc)
+	if (plans && form == FORM_SVG)
+		cli_usage(argv[0], "--plan and --svg are both given");
+	if (plans)
+		nodes_check_changes(argv[0], argv + optind, argc - optind);
+	else if (optind < argc)
 		cli_usage(argv[0], "'%s': no argument is wanted", argv[optind]);
 	int rc = cli_mount_find(argv[0], given, &m);
 	if (rc != EX_OK)
 		return rc;
-	rc = show(&m, form);
+	rc = plans ? nodes_plan(&m, argv + optind, argc - optind,
+				form == FORM_JSON)
+		   : show(&m, form);
 	cli_mount_finish(&m);
 	return rc;
 }
@@ -374,6 +393,7 @@ int cli_ring(int argc, char **argv)
 	static const struct option longs[] = {
 		{"json", no_argument, NULL, 'j'},
 		{"svg", no_argument, NULL, 's'},
+		{"plan", no_argument, NULL, 'p'},
 		{"mount", required_argument, NULL, 'm'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0}};

@@ -25,6 +25,7 @@ struct cluster {
 	struct cluster_config config;
 	struct ring_id id; /* of the cluster, once it is known */
 	struct ring_settings settings;
+	uint32_t generation;
 	bool has_settings; /* others may be let in */
 	struct cluster_self said;
 	bool has_said;
@@ -190,6 +191,8 @@ static bool find_name(const struct cluster *c, const struct hello *hello,
 	return false;
 }
 
+/* A name that is in use may soon be free: its node was just wiped, and is now
+ * this one. Who asks says so when its patience is at an end. */
 static int judge(const struct cluster *c, const struct hello *hello,
 		 char why[RING_ERRMSG_SIZE])
 {
@@ -201,7 +204,7 @@ static int judge(const struct cluster *c, const struct hello *hello,
 		snprintf(why, RING_ERRMSG_SIZE,
 			 "the name %s is taken by the member at %s; use --name",
 			 hello->name, m.address);
-		return -EEXIST;
+		return -EAGAIN;
 	}
 	return hello_agree(&hello->wanted, &c->settings, why);
 }
@@ -216,6 +219,7 @@ static int on_asked(void *data, const void *bytes, size_t len,
 	unsigned version;
 	int rc = hello_get(bytes, len, &hello, &version);
 
+	sentence[0] = '\0';
 	if (rc == -EPROTONOSUPPORT)
 		snprintf(sentence, sizeof(sentence),
 			 "it speaks version %u of the protocol, this cluster "
@@ -227,9 +231,8 @@ static int on_asked(void *data, const void *bytes, size_t len,
 	else
 		rc = judge(c, &hello, sentence);
 	if (rc == 0)
-		return (int)hello_put_answer(&c->settings, answer);
-	if (rc == -EAGAIN)
-		return rc;
+		return (int)hello_put_answer(&c->settings, c->generation,
+					     answer);
 	snprintf(why, GOSSIP_ERRMSG_SIZE, "%.*s", GOSSIP_ERRMSG_SIZE - 1,
 		 sentence);
 	return rc;
@@ -241,12 +244,15 @@ static void on_joined(void *data, const struct gossip_id *cluster,
 	struct cluster *c = data;
 	struct ring_settings settings;
 	char why[RING_ERRMSG_SIZE];
+	uint32_t generation;
 	unsigned version;
-	int rc = hello_get_answer(answer, len, &settings, &version);
+	int rc =
+		hello_get_answer(answer, len, &settings, &generation, &version);
 
 	if (rc == 0) {
 		c->id = to_ring(cluster);
-		c->config.on_joined(c->config.data, &c->id, &settings);
+		c->config.on_joined(c->config.data, &c->id, &settings,
+				    generation);
 		return;
 	}
 	if (rc == -EPROTONOSUPPORT)
@@ -555,9 +561,11 @@ const char *cluster_address(const struct cluster *c)
 }
 
 void cluster_set_settings(struct cluster *c,
-			  const struct ring_settings *settings)
+			  const struct ring_settings *settings,
+			  uint32_t generation)
 {
 	c->settings = *settings;
+	c->generation = generation;
 	c->has_settings = true;
 }
 
@@ -653,6 +661,11 @@ uint32_t cluster_say(struct cluster *c, uint64_t now_ms,
 int cluster_join(struct cluster *c, const char *addr)
 {
 	return gossip_join(c->gossip, addr);
+}
+
+const char *cluster_waits(const struct cluster *c)
+{
+	return gossip_join_waits(c->gossip);
 }
 
 void cluster_leave(struct cluster *c)

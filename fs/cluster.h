@@ -45,7 +45,8 @@ struct cluster_config {
 
 	/* Of a joiner, once. settings: what is in force; borrowed. */
 	void (*on_joined)(void *data, const struct ring_id *cluster,
-			  const struct ring_settings *settings);
+			  const struct ring_settings *settings,
+			  uint32_t generation);
 	/* Of a joiner: it will never be taken. why is a sentence. */
 	void (*on_refused)(void *data, const char *why);
 	/* Members, or what they say. */
@@ -81,7 +82,8 @@ const char *cluster_address(const struct cluster *c);
 
 /* The settings in force: from now on others may be let in. Copied. */
 void cluster_set_settings(struct cluster *c,
-			  const struct ring_settings *settings);
+			  const struct ring_settings *settings,
+			  uint32_t generation);
 
 /* What this node says of itself. */
 struct cluster_self {
@@ -121,6 +123,9 @@ bool cluster_find(const struct cluster *c, const struct ring_id *id,
 
 /* Also get to know whoever is at addr. 0; -EINVAL. */
 int cluster_join(struct cluster *c, const char *addr);
+/* What the member that was asked to let us in waits for, or "". Borrowed until
+ * the loop's next turn. */
+const char *cluster_waits(const struct cluster *c);
 /* on_left follows. */
 void cluster_leave(struct cluster *c);
 /* Forget a dead or left member, everywhere. 0; -ENOENT; -EBUSY, it lives. */

@@ -3,11 +3,13 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fs/cluster.h"
 #include "fs/dir_status.h"
 #include "fs/tree_impl.h"
+#include "fs/util.h"
 
 static int join(struct tree *t, const char *argument)
 {
@@ -21,6 +23,32 @@ static int leave(struct tree *t, const char *argument)
 		return -EINVAL;
 	t->on_leave(t->on_leave_data);
 	return 0;
+}
+
+static int drain(struct tree *t, const char *argument)
+{
+	if (argument[0] != '\0')
+		return -EINVAL;
+	ring_drain(t->ring, boot_ms(), true);
+	return 0;
+}
+
+static int resume(struct tree *t, const char *argument)
+{
+	if (argument[0] != '\0')
+		return -EINVAL;
+	ring_drain(t->ring, boot_ms(), false);
+	return 0;
+}
+
+static int weight(struct tree *t, const char *argument)
+{
+	size_t n = strspn(argument, "0123456789");
+
+	if (n == 0 || n > 5 || argument[n] != '\0')
+		return -EINVAL;
+	return ring_set_weight(t->ring, boot_ms(),
+			       (uint32_t)strtoul(argument, NULL, 10));
 }
 
 static int forget(struct tree *t, const char *argument)
@@ -75,9 +103,15 @@ int dir_ctl_admin(const struct call *c, const char *verb, const char *argument,
 		const char *verb;
 		int (*run)(struct tree *t, const char *argument);
 	} verbs[] = {
-		{"join", join},	      {"leave", leave},
-		{"forget", forget},   {"key-add", key_add},
-		{"key-use", key_use}, {"key-remove", key_remove},
+		{"join", join},
+		{"leave", leave},
+		{"drain", drain},
+		{"resume", resume},
+		{"weight", weight},
+		{"forget", forget},
+		{"key-add", key_add},
+		{"key-use", key_use},
+		{"key-remove", key_remove},
 	};
 	struct tree *t = c->tree;
 	size_t i = 0;

@@ -67,9 +67,10 @@ static void put_node(const struct tree *t, uint32_t i, bool is_heard,
 	out->weight = node->weight;
 	out->n_vnodes = node->n_vnodes;
 	out->n_keys = node->n_keys;
-	if (strcmp(out->role, "client") != 0) /* that it alone knows */
-		snprintf(out->role, sizeof(out->role), "%s",
-			 peers_role_name(ring_node_role(t->ring, i)));
+	out->is_draining = node->is_draining;
+	snprintf(out->role, sizeof(out->role), "%s",
+		 node->is_client ? "client"
+				 : peers_role_name(ring_node_role(t->ring, i)));
 	if (is_self && out->address[0] == '\0')
 		snprintf(out->address, sizeof(out->address), "%s", t->address);
 	if (is_self && out->version[0] == '\0')

@@ -83,7 +83,7 @@ static void on_status(struct tree *t)
 	struct ring_status status;
 
 	ring_status(t->ring, &status);
-	if (status.health != RING_READY)
+	if (status.health != RING_READY && status.health != RING_DRAINING)
 		return;
 	for (struct offer *o = *offers(t); o != NULL; o = o->next)
 		if (!o->asked)

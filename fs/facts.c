@@ -87,11 +87,15 @@ void facts_finish(struct facts *f)
  * `writable` and `reason` say what it refuses. */
 const char *facts_state(const struct facts *f)
 {
+	if (f->status.is_leaving)
+		return "leaving";
 	switch (f->status.health) {
 	case RING_JOINING:
 		return "joining";
 	case RING_ISOLATED:
 		return "isolated";
+	case RING_DRAINING:
+		return "draining";
 	case RING_READY:
 	case RING_FAILED:
 	case RING_FULL:
@@ -242,6 +246,8 @@ void facts_peer(const struct peer *p, struct text *out)
 	text_printf(out, "since %" PRIu64 ".%06" PRIu64 "\n",
 		    p->since_us / 1000000, p->since_us % 1000000);
 	put_known(out, "weight", p->weight);
+	if (p->node != RING_NONE)
+		text_printf(out, "draining %d\n", p->is_draining);
 	put_known(out, "vnodes", p->n_vnodes);
 	put_known(out, "keys", p->n_keys);
 	if (p->rtt_us != 0)

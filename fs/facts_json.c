@@ -92,6 +92,8 @@ static json_t *node_of(const struct peer *p)
 	set_number(o, "boot", p->boot);
 	set(o, "since", json_real((double)p->since_us / 1e6));
 	set_known(o, "weight", p->weight);
+	if (p->node != RING_NONE)
+		set(o, "draining", json_boolean(p->is_draining));
 	set_known(o, "vnodes", p->n_vnodes);
 	set_known(o, "keys", p->n_keys);
 	if (p->rtt_us != 0)

@@ -20,6 +20,7 @@
  *
  *   answer   u16 version    1
  *            u32 x 6        the settings
+ *            u32 generation
  *
  * Of another version nothing behind the first field is looked at. */
 
@@ -84,10 +85,12 @@ size_t hello_put(const struct hello *hello, uint8_t out[HELLO_MAX])
 	return (size_t)(p - out) + n_name;
 }
 
-size_t hello_put_answer(const struct ring_settings *s,
+size_t hello_put_answer(const struct ring_settings *s, uint32_t generation,
 			uint8_t out[HELLO_ANSWER])
 {
-	return (size_t)(put_settings(put(out, HELLO_VERSION, 2), s) - out);
+	uint8_t *p = put_settings(put(out, HELLO_VERSION, 2), s);
+
+	return (size_t)(put(p, generation, 4) - out);
 }
 
 struct reader {
@@ -176,15 +179,17 @@ int hello_get(const void *bytes, size_t len, struct hello *out,
 }
 
 int hello_get_answer(const void *bytes, size_t len, struct ring_settings *out,
-		     unsigned *version)
+		     uint32_t *generation, unsigned *version)
 {
 	struct reader r = reader_of(bytes, len);
 	int rc = get_version(&r, version);
 
 	*out = (struct ring_settings){0};
+	*generation = 0;
 	if (rc != 0)
 		return rc;
 	get_settings(&r, out, false);
+	*generation = get(&r, 4);
 	return end(&r);
 }
 

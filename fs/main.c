@@ -38,10 +38,14 @@ static const struct verb {
 	{"ring", cli_ring, "show who owns how much of the ring"},
 	{"top", cli_top, "show what happens, again and again"},
 	{"join", cli_join, "get to know a member of the cluster"},
+	{"drain", cli_drain, "own and claim nothing, finish what is held"},
+	{"resume", cli_resume, "own and claim again"},
 	{"leave", cli_leave, "leave the cluster, and unmount"},
 	{"forget", cli_forget, "forget dead members"},
 	{"keygen", cli_keygen, "make a cluster's secret"},
 	{"keys", cli_keys, "show and change the cluster's secret"},
+	{"recover-quorum", cli_recover,
+	 "go on alone when a majority is lost for good"},
 	{"help", run_help, "show this text, or that of a verb"},
 	{"version", run_version, "show the version"},
 	{"herald", herald_main, NULL},
@@ -66,7 +70,7 @@ static void show_verbs(FILE *out)
 	      out);
 	for (size_t i = 0; i < N_VERBS; i++)
 		if (verbs[i].summary != NULL)
-			fprintf(out, "  %-10s%s\n", verbs[i].name,
+			fprintf(out, "  %-16s%s\n", verbs[i].name,
 				verbs[i].summary);
 	fputs("\n"
 	      "'ringfs help VERB' or 'ringfs VERB --help' says more.\n"

@@ -5,7 +5,8 @@
  *      a state with a cluster -> ring opened, port served
  *      without -> port served -> a member asked in the lobby -> joined ->
  *      ring opened, cluster written to the state
- *   -> ready -> tree made, mounted -> INIT answered: it serves
+ *   -> known to the ring -> tree made, mounted -> INIT answered -> it has its
+ *      lease: it serves
  *
  * and each way to end: a step fails (its sentence and status), the cluster
  * refuses us (78), nobody answers (75), SIGTERM, SIGINT or SIGHUP (0), unmounted
@@ -31,7 +32,6 @@
 #include <sysexits.h>
 #include <unistd.h>
 #include <uv.h>
-#include <xxhash.h>
 
 #include "fs/cluster.h"
 #include "fs/daemonize.h"
@@ -72,7 +72,7 @@ struct node {
 	struct tree *tree;
 	struct mount *mount;
 	int mount_lock; /* or -1 */
-	bool serving, stopping;
+	bool is_mounted, serving, stopping;
 	bool leaving;	 /* the ring was asked to */
 	bool told_leave; /* and has; the cluster was asked to */
 	struct {
@@ -148,6 +148,10 @@ static void on_herald_closed(void *data)
 		on_cluster_closed(n);
 		return;
 	}
+	/* Last: it would be heard here, too, and denied. */
+	if (n->obituary.len > 0)
+		cluster_send_obituary(n->cluster, n->obituary.bytes,
+				      n->obituary.len);
 	cluster_close(n->cluster, on_cluster_closed, n);
 	uv_timer_start(&n->join, on_close_timeout, CLOSE_MS, 0);
 }
@@ -157,9 +161,6 @@ static void on_mount_closed(void *data)
 	struct node *n = data;
 
 	n->mount = NULL;
-	if (n->cluster != NULL && n->obituary.len > 0)
-		cluster_send_obituary(n->cluster, n->obituary.bytes,
-				      n->obituary.len);
 	if (n->herald != NULL)
 		herald_close(n->herald, on_herald_closed, n);
 	else
@@ -220,11 +221,17 @@ static void unlock_mountpoint(struct node *n)
 static void on_mount_ready(void *data)
 {
 	struct node *n = data;
-	char *log = xasprintf("%s/log", n->state.dir);
 
 	unlock_mountpoint(n);
 	if (n->herald != NULL)
 		herald_begin(n->herald);
+	n->is_mounted = true;
+}
+
+static void begin_to_serve(struct node *n)
+{
+	char *log = xasprintf("%s/log", n->state.dir);
+
 	log_info("%s serves the ring at %s", n->options->name,
 		 n->options->mountpoint);
 	daemonize_ready(&n->daemonize, log);
@@ -232,6 +239,19 @@ static void on_mount_ready(void *data)
 	n->serving = true;
 	sdnotify("READY=1\nSTATUS=serving");
 	free(log);
+}
+
+/* Who waits for the mount may claim at once: in a cluster this node's first
+ * lease comes a moment after it is mounted. */
+static void serve_when_ready(struct node *n)
+{
+	struct ring_status status;
+
+	if (!n->is_mounted || n->serving)
+		return;
+	ring_status(n->ring, &status);
+	if (status.health != RING_JOINING)
+		begin_to_serve(n);
 }
 
 static void on_mount_end(void *data)
@@ -369,6 +389,7 @@ static void on_flush(uv_prepare_t *handle)
 	if (n->stopping || n->ring == NULL)
 		return;
 	mount_when_ready(n);
+	serve_when_ready(n);
 	leave_when_ready(n);
 	uint64_t now_ms = boot_ms();
 	uint32_t due_ms = ring_flush(n->ring, now_ms);
@@ -452,30 +473,17 @@ static void mount_when_ready(struct node *n)
 		start_tree(n);
 }
 
-/* The addresses that were tried, as a part of a sentence. */
-static char *all_joins(const struct options *o)
-{
-	char *all = xstrdup("");
-
-	for (size_t i = 0; i < o->n_joins; i++) {
-		char *more = xasprintf("%s%s'%s'", all,
-				       i == 0		    ? ""
-				       : i + 1 < o->n_joins ? ", "
-							    : " or ",
-				       o->joins[i]);
-		free(all);
-		all = more;
-	}
-	return all;
-}
-
 static void on_join_timeout(uv_timer_t *handle)
 {
 	struct node *n = handle->data;
 	struct ring_status status;
 
+	if (n->ring == NULL && cluster_waits(n->cluster)[0] != '\0') {
+		fail(n, -EEXIST, "cannot join: %s", cluster_waits(n->cluster));
+		return;
+	}
 	if (n->ring == NULL) {
-		char *joins = all_joins(n->options);
+		char *joins = xlist(n->options->joins, n->options->n_joins);
 
 		fail(n, -ETIMEDOUT,
 		     "no member of a cluster answered at %s within %d s; is "
@@ -484,17 +492,20 @@ static void on_join_timeout(uv_timer_t *handle)
 		free(joins);
 		return;
 	}
+	if (n->is_mounted && !n->serving)
+		begin_to_serve(n); /* it can be read, and says why not more */
 	if (n->tree != NULL)
 		return;
 	ring_status(n->ring, &status);
-	if (n->options->foreground && n->can_wait) {
+	if (n->options->foreground && n->can_wait && status.error == 0) {
 		/* The others may be started later. */
 		log_warning("not ready after %d s: %s", JOIN_MS / 1000,
 			    status.reason);
 		return;
 	}
-	fail(n, -ETIMEDOUT, "%s: not ready after %d s: %s", n->state.dir,
-	     JOIN_MS / 1000, status.reason);
+	fail(n, status.error != 0 ? status.error : -ETIMEDOUT,
+	     "%s: not ready after %d s: %s", n->state.dir, JOIN_MS / 1000,
+	     status.reason);
 }
 
 static void start_signals(struct node *n)
@@ -537,55 +548,33 @@ static int start_herald(struct node *n)
 	return herald_create(&config, &n->herald);
 }
 
-/* Where this node runs, for the ring: a copy of its state runs elsewhere. */
-static void host_of(const struct node *n, uint8_t host[RING_HOST_SIZE])
-{
-	char boot_id[64] = "";
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	ssize_t len = fd < 0 ? -1 : read(fd, boot_id, sizeof(boot_id) - 1);
-
-	if (fd >= 0)
-		close(fd);
-	if (len <= 0)
-		return; /* not known: like no other */
-	char *where = xasprintf("%s %s", boot_id, n->port.text);
-
-	for (unsigned i = 0; i < RING_HOST_SIZE / sizeof(XXH64_hash_t); i++) {
-		XXH64_hash_t h = XXH3_64bits_withSeed(where, strlen(where), i);
-
-		memcpy(host + i * sizeof(h), &h, sizeof(h));
-	}
-	free(where);
-}
-
-static int open_ring(struct node *n, const struct ring_id *cluster,
-		     const struct ring_settings *settings, bool joins,
-		     char *errmsg)
+static int open_ring(struct node *n, struct ring_config config, char *errmsg)
 {
 	const struct options *o = n->options;
-	struct ring_config config = {.dir = n->state.dir,
-				     .cluster = *cluster,
-				     .id = n->state.node,
-				     .boot = n->state.boot,
-				     .name = o->name,
-				     .weight = o->weight,
-				     .settings = *settings,
-				     .op_timeout_ms = o->op_timeout_ms,
-				     .on_change = on_change,
-				     .on_status = on_status,
-				     .on_log = on_ring_log,
-				     .wake = on_ring_wake,
-				     .join = joins,
-				     .send = on_send,
-				     .obituary = on_obituary,
-				     .data = n};
 
-	host_of(n, config.host);
+	config.dir = n->state.dir;
+	config.id = n->state.node;
+	config.boot = n->state.boot;
+	config.name = o->name;
+	config.weight = o->weight;
+	config.is_client = o->is_client;
+	config.expect = o->expect;
+	config.restart_grace_ms = o->restart_grace_ms;
+	config.op_timeout_ms = o->op_timeout_ms;
+	config.on_change = on_change;
+	config.on_status = on_status;
+	config.on_log = on_ring_log;
+	config.wake = on_ring_wake;
+	config.send = on_send;
+	config.obituary = on_obituary;
+	config.data = n;
+	port_place(&n->port, config.host);
 	int rc = ring_open(&config, boot_ms(), &n->ring, errmsg);
 
 	if (rc != 0)
 		return rc;
-	cluster_set_settings(n->cluster, ring_settings(n->ring));
+	cluster_set_settings(n->cluster, ring_settings(n->ring),
+			     ring_generation(n->ring));
 	cluster_watch(n->cluster);
 	return 0;
 }
@@ -594,15 +583,19 @@ static int open_ring(struct node *n, const struct ring_id *cluster,
 
 /* The ring first: a state that names a cluster has one, after a crash, too. */
 static void on_joined(void *data, const struct ring_id *cluster,
-		      const struct ring_settings *settings)
+		      const struct ring_settings *settings, uint32_t generation)
 {
+	struct ring_config config = {.cluster = *cluster,
+				     .settings = *settings,
+				     .generation = generation,
+				     .join = true};
 	struct node *n = data;
 	char errmsg[RING_ERRMSG_SIZE];
 
 	if (n->stopping)
 		return;
 	assert(n->ring == NULL);
-	int rc = open_ring(n, cluster, settings, true, errmsg);
+	int rc = open_ring(n, config, errmsg);
 	if (rc == 0)
 		rc = state_join(&n->state, cluster, errmsg);
 	if (rc != 0) {
@@ -730,9 +723,12 @@ static int run(struct node *n, char *errmsg)
 			    strerror(-rc));
 	rc = make_cluster(n, errmsg);
 	if (rc == 0 && state_has_cluster(&n->state)) {
+		struct ring_config config = {.cluster = n->state.cluster,
+					     .settings = n->options->settings,
+					     .join = n->state.has_joined};
+
 		n->can_wait = !n->state.is_founder;
-		rc = open_ring(n, &n->state.cluster, &n->options->settings,
-			       n->state.has_joined, errmsg);
+		rc = open_ring(n, config, errmsg);
 	}
 	if (rc == 0)
 		rc = cluster_start(n->cluster, errmsg);

@@ -45,6 +45,7 @@ struct options {
 	gid_t group; /* who may write, with has_group */
 	uint32_t weight;
 	uint32_t op_timeout_ms;
+	uint32_t restart_grace_ms;
 	struct ring_settings settings; /* RING_UNSET where none was given */
 	int log_level;
 	bool log_json;

@@ -11,7 +11,7 @@
 
 #include "fs/options.h"
 
-#define OPTIONS_N 24
+#define OPTIONS_N 25
 
 struct options_def {
 	const char *name;

@@ -71,6 +71,20 @@ const char *peers_state_name(enum peer_state state)
 	return names[state];
 }
 
+const char *peers_role_name(enum ring_role role)
+{
+	switch (role) {
+	case RING_ROLE_VOTER:
+		return "voter";
+	case RING_ROLE_STANDBY:
+	case RING_ROLE_SPARE:
+		return "standby";
+	case RING_ROLE_NONE:
+		break;
+	}
+	return "";
+}
+
 /* ---- Names ---- */
 
 static bool lives(const struct entry *e)

@@ -53,6 +53,7 @@ struct peer {
 	char accuser[RING_NAME_MAX + 1];   /* who suspects it, or "" */
 	uint32_t node; /* its index in the ring, or RING_NONE */
 	bool is_self;
+	bool is_draining;
 };
 
 /* Why name cannot be a node's: the rest of a sentence that begins with it; NULL
@@ -62,6 +63,9 @@ const char *peers_flaw(const char *name);
 
 /* alive, suspect, dead, left */
 const char *peers_state_name(enum peer_state state);
+
+/* voter, standby, or "" while it has no copy of the log */
+const char *peers_role_name(enum ring_role role);
 
 enum peers_event {
 	PEERS_CREATE,

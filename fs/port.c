@@ -2,6 +2,7 @@
 #include "fs/port.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -10,6 +11,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include <xxhash.h>
+
+#include "fs/util.h"
 
 #define ANY_TRIES 64 /* for port 0: ports that are free for UDP, not for TCP */
 
@@ -222,6 +226,27 @@ int port_open(const char *bind, struct port *out, char errmsg[RING_ERRMSG_SIZE])
 		port_close(out);
 	}
 	return rc;
+}
+
+void port_place(const struct port *p, uint8_t out[RING_HOST_SIZE])
+{
+	char boot_id[64] = "";
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t len = fd < 0 ? -1 : read(fd, boot_id, sizeof(boot_id) - 1);
+
+	memset(out, 0, RING_HOST_SIZE);
+	if (fd >= 0)
+		close(fd);
+	if (len <= 0)
+		return;
+	char *where = xasprintf("%s %s", boot_id, p->text);
+
+	for (unsigned i = 0; i < RING_HOST_SIZE / sizeof(XXH64_hash_t); i++) {
+		XXH64_hash_t h = XXH3_64bits_withSeed(where, strlen(where), i);
+
+		memcpy(out + i * sizeof(h), &h, sizeof(h));
+	}
+	free(where);
 }
 
 void port_close(struct port *p)

@@ -34,6 +34,10 @@ int port_check(const char *bind, char errmsg[RING_ERRMSG_SIZE]);
  * -EMFILE, ... */
 int port_open(const char *bind, struct port *out,
 	      char errmsg[RING_ERRMSG_SIZE]);
+/* Where this node runs, for the ring: a hash of the machine's boot_id and of the
+ * address, or zeros, which are like no other, when that is not known. */
+void port_place(const struct port *p, uint8_t out[RING_HOST_SIZE]);
+
 void port_close(struct port *p);
 
 #endif

@@ -536,6 +536,34 @@ out_fd:
 	return rc;
 }
 
+int state_look(const char *dir, struct state *out,
+	       char errmsg[RING_ERRMSG_SIZE])
+{
+	const struct state_wish none = {0};
+	struct opening o = {.dir = dir, .wish = &none, .errmsg = errmsg};
+
+	*out = (struct state){.lock_fd = -1};
+	o.fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (o.fd < 0)
+		return refuse(&o, -errno, "'%.300s': %s", dir, strerror(errno));
+	int rc = 0;
+	if (faccessat(o.fd, "identity", F_OK, AT_EACCESS) < 0)
+		rc = refuse(&o, -errno,
+			    "'%.300s' is no state of a node: 'identity' in "
+			    "it: %s",
+			    dir, strerror(errno));
+	if (rc == 0) {
+		out->lock_fd = take_lock(&o);
+		rc = out->lock_fd < 0 ? out->lock_fd : read_identity(&o, out);
+	}
+	close(o.fd);
+	if (rc == 0)
+		out->dir = xstrdup(dir);
+	else if (out->lock_fd >= 0)
+		close(out->lock_fd);
+	return rc;
+}
+
 int state_join(struct state *s, const struct ring_id *cluster,
 	       char errmsg[RING_ERRMSG_SIZE])
 {

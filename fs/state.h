@@ -51,6 +51,10 @@ struct state_wish {
  * member to join?), ... */
 int state_open(const char *dir, const struct state_wish *wish,
 	       struct state *out, char errmsg[RING_ERRMSG_SIZE]);
+/* Open and lock what is there, for somebody who is no daemon: nothing is made or
+ * counted, boot is 0. Errors as above; -ENOENT: it is no state. */
+int state_look(const char *dir, struct state *out,
+	       char errmsg[RING_ERRMSG_SIZE]);
 /* The cluster has been joined: write it down, synced. 0, or as above. */
 int state_join(struct state *s, const struct ring_id *cluster,
 	       char errmsg[RING_ERRMSG_SIZE]);

@@ -62,3 +62,19 @@ uint64_t wall_us(void)
 	clock_gettime(CLOCK_REALTIME, &ts);
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
+
+char *xlist(char *const *words, size_t n)
+{
+	char *all = xstrdup("");
+
+	for (size_t i = 0; i < n; i++) {
+		char *more = xasprintf("%s%s'%s'", all,
+				       i == 0	   ? ""
+				       : i + 1 < n ? ", "
+						   : " or ",
+				       words[i]);
+		free(all);
+		all = more;
+	}
+	return all;
+}

@@ -19,4 +19,7 @@ uint64_t boot_ms(void);
 /* Wall clock in microseconds since the epoch, for display only. */
 uint64_t wall_us(void);
 
+/* 'a', 'b' or 'c', as a part of a sentence. free() releases it. */
+char *xlist(char *const *words, size_t n);
+
 #endif
