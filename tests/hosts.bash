@@ -54,9 +54,19 @@ make_host() { # K: its cable ends on the wire as wK
 	on "$k" ip addr add "fd77::$k/64" dev eth0 nodad
 }
 
+# What a run that was killed has left: its process is no more.
+sweep_hosts() {
+	local ns pid
+	for ns in $(ip netns list | awk '/^ringfs-test-/ { print $1 }'); do
+		pid=${ns#ringfs-test-}
+		[ -e "/proc/${pid%-*}" ] || ip netns del "$ns" 2>/dev/null || true
+	done
+}
+
 hosts() { # N
 	local k
 	need root ip nsenter
+	sweep_hosts
 	HOSTS=$1
 	ip netns add "$(host_ns 0)" # the wire's own
 	for ((k = 1; k <= HOSTS; k++)); do make_host "$k"; done
