@@ -652,6 +652,7 @@ static void on_copied(void *data)
 {
 	struct node *n = data;
 
+	state_mark_copied(&n->state);
 	fail(n, -ESTALE,
 	     "the state in '%s' was copied or restored: a newer life of this "
 	     "node is in the cluster; let only one of the two run, and start "

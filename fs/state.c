@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "fs/log.h"
 #include "fs/util.h"
 
 #define FILE_MAX    256 /* bytes; no file of ours is longer */
@@ -505,6 +506,34 @@ static int count_start(const struct opening *o, struct state *s)
 	return rc < 0 ? refuse_file(o, rc, "boot") : 0;
 }
 
+/* Each start counts on: after enough of them a copy would be the newest life, and
+ * vote with what it has forgotten. */
+static int check_copied(const struct opening *o)
+{
+	if (faccessat(o->fd, "copied", F_OK, AT_EACCESS) < 0)
+		return 0;
+	return refuse(o, -ESTALE,
+		      "the state in '%.300s' was copied or restored, and a "
+		      "newer life of this node was in the cluster; it cannot "
+		      "come back: start with an empty --state, and --join",
+		      o->dir);
+}
+
+void state_mark_copied(const struct state *s)
+{
+	int dir = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(dir, "copied",
+			O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+
+	if (fd < 0 || fsync(fd) < 0 || fsync(dir) < 0)
+		log_warning("'%s/copied' cannot be made: %s", s->dir,
+			    strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	if (dir >= 0)
+		close(dir);
+}
+
 int state_open(const char *dir, const struct state_wish *wish,
 	       struct state *out, char errmsg[RING_ERRMSG_SIZE])
 {
@@ -522,7 +551,9 @@ int state_open(const char *dir, const struct state_wish *wish,
 		rc = out->lock_fd;
 		goto out_fd;
 	}
-	rc = read_identity(&o, out);
+	rc = check_copied(&o);
+	if (rc == 0)
+		rc = read_identity(&o, out);
 	if (rc == 0)
 		rc = count_start(&o, out);
 	out->has_gossip = first_of(o.fd, gossip) != NULL;

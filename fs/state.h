@@ -6,6 +6,7 @@
  *		   the cluster is all zeros until the node has joined one
  * DIR/boot        flat-keyed: the number of starts, raised and synced before the
  *                 first entry; check
+ * DIR/copied      there was a newer life of this node: never again
  * DIR/key         the cluster's secret, gossip's
  * DIR/gossip      members and what they say, gossip's
  * DIR/started DIR/wal DIR/store   the ring's
@@ -58,6 +59,9 @@ int state_look(const char *dir, struct state *out,
 /* The cluster has been joined: write it down, synced. 0, or as above. */
 int state_join(struct state *s, const struct ring_id *cluster,
 	       char errmsg[RING_ERRMSG_SIZE]);
+/* A newer life of this node was heard: this state is a copy, or was copied, and
+ * must not start again. As far as the disk lets us. */
+void state_mark_copied(const struct state *s);
 bool state_has_cluster(const struct state *s);
 void state_close(struct state *s);
 

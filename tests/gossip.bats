@@ -519,6 +519,9 @@ heard() { # ID EVENT NAME
 	grep -q "was copied or restored" log/b
 	wait_for 5 sees a b alive
 	is a b address "$(address c)"
+	# And never again, however often it is started.
+	refuses 78 b
+	says "it cannot come back"
 }
 
 @test "a state that was restored is told of its later lives, with status 78" {
