@@ -75,10 +75,12 @@ layers:
 # SECONDS of random input for each decoder.
 fuzz:
 	@tests/fuzz.bash $(or $(SECONDS),60)
-# Crashes under load, ROUNDS of them.
+# Crashes under load, ROUNDS of them; membership's figures; an hour of random
+# input for each decoder.
 soak: all tools
 	@ROUNDS=$(or $(ROUNDS),1000) BATS_TEST_TIMEOUT=86400 bats tests/kill.bats
 	@ROUNDS=10 tests/bench/swim.bash
+	@tests/fuzz.bash 3600
 bench: all benches tools
 	@tests/bench/run.bash
 	@tests/bench/swim.bash
