@@ -48,7 +48,9 @@ submit() { # KEY...: with nobody at work, they are in recover when it returns
 }
 
 work() { # ARG...: in the background, its id in $WORKER
-	spawn "$RINGFS_BIN" work "$@" 2>>"$BATS_TEST_TMPDIR/log/work"
+	# The tests themselves may run under nohup.
+	spawn env --default-signal=HUP "$RINGFS_BIN" work "$@" \
+		2>>"$BATS_TEST_TMPDIR/log/work"
 	WORKER=$!
 	WORKERS+=("$WORKER")
 }
