@@ -39,10 +39,11 @@ callers_end() { # ID N SECONDS
 	local id=$1 callers=$2 begin=$EPOCHREALTIME i pids=()
 	for ((i = 0; i < callers; i++)); do
 		touch "$(mnt "$id")/keys/queue-$i" \
-			2>>"$BATS_TEST_TMPDIR/$id.refused" 3>&- &
+			2>"$BATS_TEST_TMPDIR/$id.refused.$i" 3>&- &
 		pids+=($!)
 	done
 	for i in "${pids[@]}"; do wait "$i" || true; done
+	cat "$BATS_TEST_TMPDIR/$id.refused".* >"$BATS_TEST_TMPDIR/$id.refused"
 	((${EPOCHREALTIME/./} - ${begin/./} < $3 * 1000000)) ||
 		fail "they took $begin to $EPOCHREALTIME" || return
 	[ "$(grep -c 'Read-only file system' "$BATS_TEST_TMPDIR/$id.refused")" -ge $((callers - 1)) ] ||
