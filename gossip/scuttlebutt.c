@@ -168,7 +168,7 @@ void sb_set_gc(struct sb *s, struct sb_source *src, uint64_t gc)
  * of this member, the random part makes copies of a state differ. */
 static void begin_life(struct sb *s, uint64_t life)
 {
-	s->is_outrun = false;
+	s->is_outrun = s->is_torn = false;
 	while (sb_find(s, &s->id, life) != NULL)
 		life++;
 	s->own = sb_source_of(s, &s->id, life);

@@ -28,8 +28,11 @@
  * his hearing of it. He finds that out himself, from the first digest he sees,
  * and *resets*: he walks through all sources from zero; what no peer confirms is
  * dropped, but for what his present life wrote; and again, until nothing more is
- * dropped. Until he is through he vouches for nothing that he has not walked, and
- * makes nobody stale, so that what is dead does not come back through him (S1).
+ * dropped. Until he is through he vouches for nothing but his own, confirms
+ * nothing, and makes nobody stale: what he has walked he may have refused for what
+ * he drops later. So what is dead does not come back through him (S1). If what he
+ * dropped had replaced something of his present life, which others still have, he
+ * begins a new one, and gets the former back as anybody's.
  *
  * Versions only say what to send first. Whether two agree is said by two hashes,
  * of the versions and of the contents, order-free (D7). While they are equal, a

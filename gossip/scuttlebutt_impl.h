@@ -16,8 +16,8 @@ struct sb_member {
 
 enum sb_walk {
 	SB_AT_REST,
-	SB_RESET,  /* what others do not have is dropped; what was not walked
-		    * is not vouched for */
+	SB_RESET,  /* what others do not have is dropped; nothing but our own is
+		    * vouched for */
 	SB_REPAIR, /* the union is kept */
 };
 
@@ -48,6 +48,8 @@ struct sb {
 
 	enum sb_walk walk;
 	bool has_dropped; /* this reset, what was kept before it */
+	bool is_torn;	  /* what a reset dropped may have replaced a record of
+			   * our present life, that others still have */
 	uint64_t hope_us; /* last progress of a walk, or who can help heard */
 	bool is_outrun;	  /* our present life is not the newest, or not ours */
 	uint64_t outrun_life;
@@ -84,11 +86,12 @@ static inline uint64_t sb_told_gc(const struct sb_source *src)
 	return src->is_retired ? 0 : src->gc;
 }
 
-/* All of it up to here can be told to others as complete. */
+/* All of it up to here can be told to others as complete. In a reset not even
+ * what was walked: of that, some was refused for what may yet be dropped. */
 static inline uint64_t sb_vouched(const struct sb *s,
 				  const struct sb_source *src)
 {
-	return s->walk == SB_RESET && src != s->own ? src->cursor : src->max;
+	return s->walk == SB_RESET && src != s->own ? 0 : src->max;
 }
 
 /* Tell us what comes after this. */

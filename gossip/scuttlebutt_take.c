@@ -36,7 +36,7 @@ static struct sb_record *pass_to(struct sb *s, struct sb_record *at,
 		struct sb_record *next = at->next;
 		if (s->walk == SB_RESET) {
 			sb_drop(s, at);
-			s->has_dropped = true;
+			s->has_dropped = s->is_torn = true;
 		}
 		at = next;
 	}

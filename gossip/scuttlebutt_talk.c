@@ -408,6 +408,10 @@ static void quarrel(struct sb *s, const struct gossip_id *from,
 		s->quarrel.theirs = of_them;
 		s->quarrel.since_us = s->now_us;
 	} else if (s->now_us - s->quarrel.since_us >= s->config.repair_us) {
+		/* Of our present life we believe nobody, so a walk would not
+		 * bring back what was dropped of it: let it be a former one. */
+		s->is_outrun |= s->is_torn && s->own->max > 0;
+		sb_reborn(s);
 		sb_walk_begin(s, SB_REPAIR);
 		ask(s, from, 0);
 	}
@@ -439,7 +443,8 @@ static void on_digest(struct sb *s, const struct gossip_id *from,
 		s->hope_us = s->now_us;
 	bool said = !are_we_doubted(s) && tell(s, from, h->epoch);
 	bool lack = is.lack || do_we_lack(s);
-	if (s->has_snap && have_they_all(s))
+	/* Of what a reset has walked, some may have to be told again. */
+	if (s->has_snap && have_they_all(s) && !(h->flags & SB_RESETS))
 		confirm(s, from);
 	if (lack) { /* an answer: our delta comes, but in another epoch */
 		if (!(h->flags & SB_ANSWER) || s->epoch != epoch)
