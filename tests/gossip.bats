@@ -507,6 +507,9 @@ heard() { # ID EVENT NAME
 @test "a state that was copied stops the older life, with status 78" {
 	start_node a
 	join_node b a
+	# Then its log is at rest: who has acknowledged more than its copy has
+	# cannot be replaced by it.
+	wait_for 10 is a b role voter
 	cp -r b/state copy
 	pid=$(pid_of b)
 	mkdir c
