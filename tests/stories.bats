@@ -132,7 +132,8 @@ stop_workers() {
 	refused n3 bob 'File exists'
 	mv "$(mnt n3)/parked/order-77" "$(mnt n3)/recover/"
 	wait_for 2 inherited order-77 n1 n2 n3
-	run -0 "$RINGFS_BIN" status -m "$(mnt n3)"
+	# The log is heard before the members are: until then it is degraded.
+	wait_for 10 "$RINGFS_BIN" status -m "$(mnt n3)"
 }
 
 demo_is_gone() { # FOLDER: neither files, nor mounts, nor processes
