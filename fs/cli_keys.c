@@ -156,20 +156,6 @@ static int refused(const struct cli_mount *m, const char *verb, const char *key,
 
 /* ---- A batch ---- */
 
-static int write_all(int fd, const char *bytes, size_t n)
-{
-	while (n > 0) {
-		ssize_t got = write(fd, bytes, n);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		bytes += got;
-		n -= (size_t)got;
-	}
-	return 0;
-}
-
 /* Write what is asked to ctl and read what is answered. */
 static int converse(const struct cli_mount *m, const struct text *ask,
 		    struct text *answer)

@@ -79,20 +79,6 @@ static int read_file(int dir_fd, const char *name, char out[FILE_MAX],
 	return rc == 0 && *len == FILE_MAX ? -EFBIG : rc;
 }
 
-static int write_all(int fd, const char *bytes, size_t n)
-{
-	while (n > 0) {
-		ssize_t got = write(fd, bytes, n);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		bytes += got;
-		n -= (size_t)got;
-	}
-	return fsync(fd) < 0 ? -errno : 0;
-}
-
 /* After a crash at any instant there is the old file or the new one. */
 static int replace_file(int dir_fd, const char *name, const char *bytes,
 			size_t n)
@@ -106,6 +92,8 @@ static int replace_file(int dir_fd, const char *name, const char *bytes,
 	if (fd < 0)
 		return -errno;
 	int rc = write_all(fd, bytes, n);
+	if (rc == 0 && fsync(fd) < 0)
+		rc = -errno;
 	if (close(fd) < 0 && rc == 0)
 		rc = -errno;
 	if (rc == 0 && renameat(dir_fd, new, dir_fd, name) < 0)

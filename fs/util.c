@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/util.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static void *check(void *p)
 {
@@ -45,6 +47,20 @@ char *xasprintf(const char *format, ...)
 	int n = vasprintf(&s, format, args);
 	va_end(args);
 	return check(n < 0 ? NULL : s);
+}
+
+int write_all(int fd, const char *bytes, size_t n)
+{
+	while (n > 0) {
+		ssize_t got = write(fd, bytes, n);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		bytes += got;
+		n -= (size_t)got;
+	}
+	return 0;
 }
 
 uint64_t boot_ms(void)

@@ -14,6 +14,9 @@ char *xstrdup(const char *s);
 /* As asprintf; gives memory that free() releases. */
 char *xasprintf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Write n bytes to fd. 0 or negative errno. */
+int write_all(int fd, const char *bytes, size_t n);
+
 /* CLOCK_BOOTTIME in milliseconds: it goes on in suspend (design.md 7). */
 uint64_t boot_ms(void);
 /* Wall clock in microseconds since the epoch, for display only. */
