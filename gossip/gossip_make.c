@@ -4,12 +4,12 @@
  * of the loop. */
 #include <assert.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "gossip/gossip_impl.h"
+#include "gossip/refuse.h"
 
 #define TOPIC_BYTES  1
 #define SENDERS_MAX  65536
@@ -94,17 +94,6 @@ static void free_config(struct gossip *g)
 	free((void *)g->config.hello);
 }
 
-static int __attribute__((format(printf, 3, 4)))
-refuse(char *errmsg, int rc, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(errmsg, GOSSIP_ERRMSG_SIZE, format, args);
-	va_end(args);
-	return rc;
-}
-
 static bool is_name_good(const char *name)
 {
 	struct facts_said said = {.addr = {.port = 1},
@@ -124,32 +113,37 @@ static int check_config(const struct gossip_config *c, char *errmsg)
 	uint16_t port;
 
 	if (!is_name_good(c->name))
-		return refuse(errmsg, -EINVAL,
-			      "'%.255s' cannot be a member's name: 1 to 255 "
-			      "bytes, no slash, no dot in front",
-			      c->name);
+		return gossip_refuse(
+			errmsg, -EINVAL,
+			"'%.255s' cannot be a member's name: 1 to 255 "
+			"bytes, no slash, no dot in front",
+			c->name);
 	if (c->boot == 0 || c->boot == UINT32_MAX)
-		return refuse(errmsg, -EINVAL,
-			      "the number of starts, %lu, is out of range",
-			      (unsigned long)c->boot);
+		return gossip_refuse(
+			errmsg, -EINVAL,
+			"the number of starts, %lu, is out of range",
+			(unsigned long)c->boot);
 	if (address_parse(c->bound, &addr) != 0)
-		return refuse(errmsg, -EINVAL, "'%.90s' is no ADDR:PORT",
-			      c->bound);
+		return gossip_refuse(errmsg, -EINVAL, "'%.90s' is no ADDR:PORT",
+				     c->bound);
 	if (c->advertise != NULL && (address_parse(c->advertise, &addr) != 0 ||
 				     net_addr_is_wildcard(&addr)))
-		return refuse(errmsg, -EINVAL,
-			      "'%.90s' cannot be advertised: it must be a "
-			      "numeric ADDR:PORT that others can reach",
-			      c->advertise);
+		return gossip_refuse(
+			errmsg, -EINVAL,
+			"'%.90s' cannot be advertised: it must be a "
+			"numeric ADDR:PORT that others can reach",
+			c->advertise);
 	if (c->hello_len > GOSSIP_HELLO_MAX || c->n_joins > JOINS_MAX)
-		return refuse(errmsg, -EINVAL, "too much to say, or to join");
+		return gossip_refuse(errmsg, -EINVAL,
+				     "too much to say, or to join");
 	for (size_t i = 0; i < c->n_joins; i++)
 		if (address_split(c->joins[i], host, &port) != 0)
-			return refuse(errmsg, -EINVAL,
-				      "'%.200s' is no address to join through: "
-				      "it must be HOST:PORT, ADDR:PORT, or "
-				      "[IPv6]:PORT",
-				      c->joins[i]);
+			return gossip_refuse(
+				errmsg, -EINVAL,
+				"'%.200s' is no address to join through: "
+				"it must be HOST:PORT, ADDR:PORT, or "
+				"[IPv6]:PORT",
+				c->joins[i]);
 	return 0;
 }
 
@@ -233,7 +227,8 @@ static int open_files(struct gossip *g, char *errmsg)
 
 	g->lobby_seal = make_seal(g, &nobody);
 	if (g->lobby_seal == NULL)
-		return refuse(errmsg, -EIO, "libsodium cannot be started");
+		return gossip_refuse(errmsg, -EIO,
+				     "libsodium cannot be started");
 	int rc = gossip_keys_load(g, errmsg);
 	return rc == 0 ? gossip_keep_load(g, errmsg) : rc;
 }

@@ -5,47 +5,40 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "gossip/mem.h"
+#include "gossip/refuse.h"
 
 _Static_assert(GOSSIP_KEYFILE_SIZE > SEAL_FILE_MAX, "the longest key file");
-
-static int __attribute__((format(printf, 3, 4)))
-refuse(char *errmsg, int rc, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(errmsg, GOSSIP_ERRMSG_SIZE, format, args);
-	va_end(args);
-	return rc;
-}
 
 /* ---- Reading ---- */
 
 static int check_file(const char *path, const struct stat *st, char *errmsg)
 {
 	if (S_ISDIR(st->st_mode))
-		return refuse(errmsg, -EISDIR,
-			      "the key file '%.300s' is a directory", path);
+		return gossip_refuse(errmsg, -EISDIR,
+				     "the key file '%.300s' is a directory",
+				     path);
 	if (!S_ISREG(st->st_mode))
-		return refuse(errmsg, -EINVAL,
-			      "the key file '%.300s' is no regular file", path);
+		return gossip_refuse(errmsg, -EINVAL,
+				     "the key file '%.300s' is no regular file",
+				     path);
 	if ((st->st_mode & 077) != 0)
-		return refuse(errmsg, -EACCES,
-			      "others can read the key file '%.300s' (mode "
-			      "%04o): chmod 600 it, and think about a new key",
-			      path, (unsigned)st->st_mode & 07777);
+		return gossip_refuse(
+			errmsg, -EACCES,
+			"others can read the key file '%.300s' (mode "
+			"%04o): chmod 600 it, and think about a new key",
+			path, (unsigned)st->st_mode & 07777);
 	if (st->st_uid != geteuid() && st->st_uid != 0)
-		return refuse(errmsg, -EACCES,
-			      "the key file '%.300s' belongs to user %lu, who "
-			      "can read and change it: chown it",
-			      path, (unsigned long)st->st_uid);
+		return gossip_refuse(
+			errmsg, -EACCES,
+			"the key file '%.300s' belongs to user %lu, who "
+			"can read and change it: chown it",
+			path, (unsigned long)st->st_uid);
 	return 0;
 }
 
@@ -74,29 +67,34 @@ static int judge(const char *path, int rc, unsigned line, char *errmsg)
 	case 0:
 		return 0;
 	case -EBADMSG:
-		return refuse(errmsg, rc,
-			      "'%.300s', line %u: the key does not fit its "
-			      "check, a byte was changed: copy the file again",
-			      path, line);
+		return gossip_refuse(
+			errmsg, rc,
+			"'%.300s', line %u: the key does not fit its "
+			"check, a byte was changed: copy the file again",
+			path, line);
 	case -EPROTONOSUPPORT:
-		return refuse(errmsg, rc,
-			      "'%.300s', line %u: a kind of key that needs a "
-			      "newer ringfs",
-			      path, line);
+		return gossip_refuse(
+			errmsg, rc,
+			"'%.300s', line %u: a kind of key that needs a "
+			"newer ringfs",
+			path, line);
 	case -E2BIG:
-		return refuse(errmsg, rc,
-			      "'%.300s': more than %d keys, or no key file",
-			      path, SEAL_KEYS_MAX);
+		return gossip_refuse(
+			errmsg, rc,
+			"'%.300s': more than %d keys, or no key file", path,
+			SEAL_KEYS_MAX);
 	default:
 		if (line == 0)
-			return refuse(errmsg, rc,
-				      "'%.300s': there is no key in it; a key "
-				      "file is made by 'ringfs keygen'",
-				      path);
-		return refuse(errmsg, rc,
-			      "'%.300s', line %u: no key; a key file is made "
-			      "by 'ringfs keygen'",
-			      path, line);
+			return gossip_refuse(
+				errmsg, rc,
+				"'%.300s': there is no key in it; a key "
+				"file is made by 'ringfs keygen'",
+				path);
+		return gossip_refuse(
+			errmsg, rc,
+			"'%.300s', line %u: no key; a key file is made "
+			"by 'ringfs keygen'",
+			path, line);
 	}
 }
 
@@ -120,8 +118,9 @@ static int read_keys(int fd, const char *path, struct seal_key *keys, size_t *n,
 	if (is_read)
 		rc = judge(path, rc, line, errmsg);
 	else
-		refuse(errmsg, rc, "cannot read the key file '%.300s': %s",
-		       path, strerror(-rc));
+		gossip_refuse(errmsg, rc,
+			      "cannot read the key file '%.300s': %s", path,
+			      strerror(-rc));
 	seal_wipe(text, sizeof(text));
 	return rc;
 }
@@ -134,14 +133,15 @@ int keyring_load(const char *path, struct seal_key keys[SEAL_KEYS_MAX],
 
 	*n = 0;
 	if (fd < 0 && errno == ENOENT)
-		return refuse(errmsg, -ENOKEY,
-			      "there is no key file '%.300s': copy it from a "
-			      "member, or ask for plain text with --insecure",
-			      path);
+		return gossip_refuse(
+			errmsg, -ENOKEY,
+			"there is no key file '%.300s': copy it from a "
+			"member, or ask for plain text with --insecure",
+			path);
 	if (fd < 0)
-		return refuse(errmsg, -errno,
-			      "cannot open the key file '%.300s': %s", path,
-			      strerror(errno));
+		return gossip_refuse(errmsg, -errno,
+				     "cannot open the key file '%.300s': %s",
+				     path, strerror(errno));
 	int rc = read_keys(fd, path, keys, n, errmsg);
 	close(fd);
 	return rc;
@@ -253,15 +253,16 @@ int gossip_keygen_file(const char *path, char errmsg[GOSSIP_ERRMSG_SIZE])
 	int rc = gossip_keygen(text);
 
 	if (rc != 0)
-		return refuse(errmsg, rc, "cannot draw a key: no randomness");
+		return gossip_refuse(errmsg, rc,
+				     "cannot draw a key: no randomness");
 	rc = put_file(path, text, strlen(text), false);
 	seal_wipe(text, sizeof(text));
 	if (rc == -EEXIST)
-		return refuse(errmsg, rc, "there is a file '%.300s' already",
-			      path);
+		return gossip_refuse(errmsg, rc,
+				     "there is a file '%.300s' already", path);
 	if (rc != 0)
-		return refuse(errmsg, rc,
-			      "cannot make the key file '%.300s': %s", path,
-			      strerror(-rc));
+		return gossip_refuse(errmsg, rc,
+				     "cannot make the key file '%.300s': %s",
+				     path, strerror(-rc));
 	return 0;
 }

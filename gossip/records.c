@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <lmdb.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +13,7 @@
 
 #include "gossip/mem.h"
 #include "gossip/records_format.h"
+#include "gossip/refuse.h"
 
 #define DAMAGED_MAX 99 /* are kept; then no more is set aside */
 
@@ -42,17 +42,6 @@ struct records_batch {
 	struct census census;
 	bool is_written;
 };
-
-static int __attribute__((format(printf, 3, 4)))
-refuse(char *errmsg, int rc, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(errmsg, GOSSIP_ERRMSG_SIZE, format, args);
-	va_end(args);
-	return rc;
-}
 
 static int name_of(const struct records *r, const char *file,
 		   char out[PATH_MAX])
@@ -333,16 +322,17 @@ static int make_folder(const struct records *r, char *errmsg)
 	struct stat st;
 
 	if (mkdir(r->path, 0700) != 0 && errno != EEXIST)
-		return refuse(errmsg, -errno, "cannot make '%.300s': %s",
-			      r->path, strerror(errno));
+		return gossip_refuse(errmsg, -errno, "cannot make '%.300s': %s",
+				     r->path, strerror(errno));
 	if (stat(r->path, &st) != 0)
-		return refuse(errmsg, -errno, "cannot use '%.300s': %s",
-			      r->path, strerror(errno));
+		return gossip_refuse(errmsg, -errno, "cannot use '%.300s': %s",
+				     r->path, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
-		return refuse(errmsg, -ENOTDIR,
-			      "'%.300s' must be a directory of ours: move it "
-			      "away",
-			      r->path);
+		return gossip_refuse(
+			errmsg, -ENOTDIR,
+			"'%.300s' must be a directory of ours: move it "
+			"away",
+			r->path);
 	return 0;
 }
 
@@ -401,8 +391,8 @@ static int load_all(struct records *r, const struct records_load *load,
 	if (rc == -EPROTONOSUPPORT)
 		return handle_damage(r, "another version of ringfs wrote it",
 				     load->note, errmsg);
-	return refuse(errmsg, rc, "cannot read '%.300s/data.mdb': %s", r->path,
-		      strerror(-rc));
+	return gossip_refuse(errmsg, rc, "cannot read '%.300s/data.mdb': %s",
+			     r->path, strerror(-rc));
 }
 
 int records_open(const char *dir, const struct records_load *load,

@@ -76,11 +76,6 @@ void seal_random(void *bytes, size_t n)
 	randombytes_buf(bytes, n);
 }
 
-bool seal_is_same_key(const struct seal_key *a, const struct seal_key *b)
-{
-	return sodium_memcmp(a->b, b->b, sizeof(a->b)) == 0;
-}
-
 void seal_fill_slot(struct seal_slot *slot, const struct seal_key *key)
 {
 	*slot = (struct seal_slot){.key = *key, .is_here = true};
@@ -134,11 +129,6 @@ void seal_destroy(struct seal *s)
 	index_finish(&s->peers);
 	sodium_free(s->slots); /* wipes */
 	free(s);
-}
-
-void seal_set_mode(struct seal *s, enum seal_mode mode)
-{
-	s->config.mode = mode;
 }
 
 void seal_stats(const struct seal *s, struct seal_stats *stats)

@@ -173,8 +173,6 @@ void seal_confirm(struct seal *s, const struct gossip_id *id,
 bool seal_lacks_next(const struct seal *s, uint64_t id, size_t *cursor,
 		     struct gossip_id *member);
 
-void seal_set_mode(struct seal *s, enum seal_mode mode);
-
 struct seal_stats {
 	uint64_t n[SEAL_N_REASONS]; /* packets and streams by outcome */
 	uint32_t n_peers;

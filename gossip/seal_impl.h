@@ -107,7 +107,6 @@ void seal_put_head(const struct seal *s, struct bytes_out *out,
 enum seal_reason seal_get_head(const struct seal *s, struct bytes_in *in,
 			       struct seal_head *head);
 void seal_random(void *bytes, size_t n);
-bool seal_is_same_key(const struct seal_key *a, const struct seal_key *b);
 void seal_fill_slot(struct seal_slot *slot, const struct seal_key *key);
 /* base64 of a key, constant in time; false if it is not. */
 #define SEAL_BASE64_BYTES 44
