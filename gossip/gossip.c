@@ -308,6 +308,20 @@ static void on_send_failed(void *data, const struct gossip_addr *to)
 	gossip_later(g);
 }
 
+/* No proof of anything, but a reason to look at once. */
+static void on_stream_failed(void *data, const struct gossip_addr *to)
+{
+	struct gossip *g = data;
+	struct swim_view view;
+	uint32_t cursor = 0;
+
+	if (g->is_closing || g->phase != PHASE_MEMBER)
+		return;
+	while (swim_next(g->swim, &cursor, &view))
+		if (gossip_addr_equal(&view.facts->addr, to))
+			swim_hint(g->swim, &view.facts->id);
+}
+
 static void on_net_log(void *data, int level, const char *line)
 {
 	struct gossip *g = data;
@@ -358,6 +372,7 @@ void gossip_open(struct gossip *g)
 				    .on_former = on_former,
 				    .on_ask = gossip_join_on_ask,
 				    .on_send_failed = on_send_failed,
+				    .on_stream_failed = on_stream_failed,
 				    .on_log = on_net_log,
 				    .data = g};
 

@@ -194,8 +194,6 @@ void gossip_leave(struct gossip *g);
 /* Forget a dead or left member, everywhere. 0, -ENOENT, -EBUSY: it is
  * neither. */
 int gossip_forget(struct gossip *g, const struct gossip_id *id);
-/* A hint that something is wrong with it: probe it next. */
-void gossip_hint(struct gossip *g, const struct gossip_id *id);
 /* There is proof that the process that was life `boot` of id is gone. */
 void gossip_obituary(struct gossip *g, const struct gossip_id *id,
 		     uint32_t boot);

@@ -443,11 +443,6 @@ int gossip_forget(struct gossip *g, const struct gossip_id *id)
 	return rc;
 }
 
-void gossip_hint(struct gossip *g, const struct gossip_id *id)
-{
-	swim_hint(g->swim, id);
-}
-
 void gossip_obituary(struct gossip *g, const struct gossip_id *id,
 		     uint32_t boot)
 {

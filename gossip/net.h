@@ -85,6 +85,8 @@ struct net_config {
 	/* Later on the loop: a datagram could not be sent, for a reason other than EAGAIN and
 	 * ENOBUFS, or its port is closed (F3). */
 	void (*on_send_failed)(void *data, const struct gossip_addr *to);
+	/* The stream to this address broke, or was not taken. May be NULL. */
+	void (*on_stream_failed)(void *data, const struct gossip_addr *to);
 	void (*on_log)(void *data, int level, const char *line);
 	void *data;
 };

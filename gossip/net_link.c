@@ -206,8 +206,11 @@ static void on_end(struct net_conn *c)
 		return;
 	}
 	drop_all(l);
-	if (c->rc < 0)
-		pause_after(l, c);
+	if (c->rc == 0)
+		return;
+	pause_after(l, c);
+	if (l->n->config.on_stream_failed != NULL && !l->n->is_closing)
+		l->n->config.on_stream_failed(l->n->config.data, &l->to);
 }
 
 const struct net_kind net_link_kind = {

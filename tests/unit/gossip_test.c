@@ -159,7 +159,6 @@ static void test_obituary(void)
 	rig_cluster(3);
 	rig_close(&nodes[2]);
 	uint64_t since = uv_hrtime();
-	gossip_hint(nodes[0].g, &nodes[2].id);
 	gossip_obituary(nodes[0].g, &nodes[2].id, 1);
 	check(is_seen(&nodes[0], &nodes[2], "dead"), "at once");
 	wait_for(is_seen(&nodes[1], &nodes[2], "dead"), "and elsewhere");

@@ -32,7 +32,7 @@ struct node {
 	struct gossip_id id;
 	struct gossip_addr addr;
 	struct heard packets[N_HEARD], messages[N_HEARD];
-	size_t n_packets, n_messages, n_failed, n_asked;
+	size_t n_packets, n_messages, n_failed, n_streams_failed, n_asked;
 	struct gossip_addr failed; /* the last one */
 	bool is_closed;
 	/* the last answer to net_ask() */
@@ -167,6 +167,15 @@ static inline void on_send_failed(void *data, const struct gossip_addr *to)
 	node->failed = *to;
 }
 
+static inline void on_stream_failed(void *data, const struct gossip_addr *to)
+{
+	struct node *node = data;
+
+	check(!node->is_closed, "a failure after the end");
+	node->n_streams_failed++;
+	node->failed = *to;
+}
+
 static inline void on_log(void *data, int level, const char *line)
 {
 	struct node *node = data;
@@ -215,6 +224,7 @@ static inline struct node *node_make(struct kind_of_node kind)
 		.on_message = on_message,
 		.on_ask = on_ask,
 		.on_send_failed = on_send_failed,
+		.on_stream_failed = on_stream_failed,
 		.on_log = on_log,
 		.data = node,
 	};

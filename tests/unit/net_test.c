@@ -276,6 +276,8 @@ static void test_pause(void)
 	}
 	check(now_ms() - began >= 750, "the pause has not grown");
 	check(stats_of(a).n_dropped > 5, "nothing was dropped");
+	check_int(a->n_streams_failed, 5);
+	check(gossip_addr_equal(&a->failed, &gone), "which one failed");
 	/* 1600 ms, but not when it is heard from. */
 	began = now_ms();
 	b = node_of((struct kind_of_node){.id = 2,
