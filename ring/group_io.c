@@ -335,7 +335,7 @@ static void put_succeeded(struct put_job *p)
 	g->meta.snapshot = p->batch.snapshot;
 	p->batch.snapshot = (struct buf){0};
 	p->req->cb(p->req, 0);
-	if (p->trim > 1 && !g->closing)
+	if (p->trim > 1)
 		post_segment_job(g, p->trim);
 }
 
@@ -362,7 +362,8 @@ static void put_done(struct disk_job *job)
 		g->put_waiting = p; /* for our close */
 		return;
 	}
-	if (job->rc == 0)
+	/* One that is told of success while we close begins the next. */
+	if (job->rc == 0 && !g->closing)
 		put_succeeded(p);
 	else
 		p->req->cb(p->req, RAFT_CANCELED);
@@ -405,6 +406,8 @@ static int io_snapshot_put(struct raft_io *io, unsigned trailing,
 	struct group *g = io->impl;
 
 	req->cb = cb;
+	if (g->closing) /* an append's end while we close may want one */
+		return RAFT_CANCELED;
 	if (g->raft.legacy.snapshot_install) {
 		group_install_put(g, req, snapshot);
 		return 0;
