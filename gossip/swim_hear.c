@@ -9,6 +9,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 #include "gossip/suspicion.h"
 
@@ -221,6 +222,20 @@ void swim_renew(struct swim *s, uint64_t above, unsigned status)
  * no higher incarnation left, and what he says then nobody can read. */
 #define CHANGES_MAX (UINT32_MAX / 2)
 
+/* Of this very life, but not ours: only we change our facts. A state was set
+ * back, so that a start was counted twice; the members keep the facts of the
+ * first. */
+static bool is_another_me(const struct facts *mine, const struct wire_record *r)
+{
+	if (incarnation_boot(r->facts_version) !=
+	    incarnation_boot(mine->version))
+		return false;
+	return r->facts_version > mine->version ||
+	       (r->facts_version == mine->version &&
+		(r->attrs_len != mine->len ||
+		 memcmp(r->attrs, mine->attrs, mine->len) != 0));
+}
+
 /* Somebody says something about us. If it is worse than the truth, or claims to
  * be newer, only a higher incarnation of ours can end it; or, where none can,
  * our next life. */
@@ -230,7 +245,7 @@ static void hear_of_me(struct swim *s, const struct wire_record *r)
 	uint32_t boot = incarnation_boot(r->incarnation);
 	uint32_t my_boot = incarnation_boot(me->incarnation);
 
-	if (boot > my_boot ||
+	if (boot > my_boot || is_another_me(me->facts, r) ||
 	    (boot == my_boot &&
 	     incarnation_change(r->incarnation) > CHANGES_MAX)) {
 		if (boot != s->copied_boot)

@@ -176,6 +176,42 @@ static void test_self(void)
 	swim_destroy(s);
 	ok("a newer life of one's own id is reported once, and not fought");
 
+	const struct {
+		const struct gossip_id *as; /* whose facts; NULL: ours */
+		uint64_t version;
+		bool is_copied;
+	} facts[] = {{NULL, incarnation_of(5, 0), false},
+		     {&peer, incarnation_of(5, 0), true},
+		     {&peer, incarnation_of(5, 1), true},
+		     {&peer, incarnation_of(4, 9), false}};
+	for (size_t i = 0; i < sizeof(facts) / sizeof(facts[0]); i++) {
+		uint8_t attrs[FACTS_BYTES_MAX];
+		struct wire_record r = {.id = me,
+					.incarnation = incarnation_of(5, 1),
+					.facts_version = facts[i].version,
+					.attrs = attrs};
+		struct swim_view view;
+		struct writer w;
+
+		s = member();
+		check(swim_find(s, &me, &view), "me");
+		if (facts[i].as != NULL) {
+			r.attrs_len = (uint16_t)attrs_of(facts[i].as, attrs);
+		} else {
+			r.attrs = view.facts->attrs;
+			r.attrs_len = view.facts->len;
+		}
+		begin(&w, WIRE_NEWS);
+		check(wire_put_record(&w.out, &r), "room");
+		hear(s, &w);
+		check_int(out.n_events, 1);
+		check_int(out.events[0].kind,
+			  facts[i].is_copied ? SWIM_COPIED : SWIM_REFUTED);
+		swim_destroy(s);
+	}
+	ok("so is this very life at another address: its start was counted "
+	   "twice");
+
 	s = member();
 	tell(s, &me, incarnation_of(5, UINT32_MAX / 2), WIRE_SUSPECT);
 	check(own_incarnation(s) > incarnation_of(5, UINT32_MAX / 2),
