@@ -108,6 +108,8 @@ void group_roles_status(const struct group *g, struct group_status *out)
 	out->in_contact = group_in_contact(g);
 	out->is_changing = is_changing(g);
 	out->is_receiving = g->arrival != NULL || r->snapshot.installing;
+	out->is_moved = g->is_moved;
+	out->is_refuted = group_moved_is_refuted(g);
 	out->role = self != NULL ? role_of(self->role) : GROUP_NONE;
 	out->n_voters = count_voters(g);
 	out->n_servers = r->configuration.n;
@@ -232,7 +234,8 @@ int group_transfer(struct group *g, uint64_t now_ms, uint64_t server)
 	return err_of(rc);
 }
 
-/* The library campaigns when the leader it follows tells it to. */
+/* The library campaigns when the leader it follows tells it to; it goes on to
+ * follow one whom somebody else's candidature has ended. */
 int group_campaign(struct group *g, uint64_t now_ms)
 {
 	struct raft *r = &g->raft;

@@ -4,11 +4,15 @@
 #include <assert.h>
 #include <string.h>
 
+/* A daemon that is restarted is back within DEAD_MS, and keeps its vote; until a
+ * dead voter is replaced, one failure less is borne. Nothing but haste is lost
+ * when it comes back later: it is a standby, which has the log already. Who
+ * joins and dies at once, again and again, does not live for SETTLE_MS. */
 #define CONTACT_MS 2000	    /* heard within: in contact */
 #define CLOSE	   1000	    /* entries behind the last: caught up */
-#define SETTLE_MS  10000    /* alive for so long before it votes */
+#define SETTLE_MS  5000	    /* alive for so long before it votes */
 #define HASTE_MS   1000	    /* the same, where fewer than three vote */
-#define DEAD_MS	   30000    /* a dead voter is replaced */
+#define DEAD_MS	   10000    /* a dead voter is replaced */
 #define FORGET_MS  86400000 /* the dead are removed */
 #define PACE_MS	   5000	    /* between changes that are not pressing */
 #define RETRY_MS   10000    /* after a change of it failed */
@@ -292,7 +296,7 @@ static struct role_change promote(struct count *c)
 		return nothing(c);
 	if (c->n_keepers == 3 && n_ready < 2)
 		return nothing(c);
-	if (c->n_keepers >= 3 && !is_paced(c))
+	if (c->n_keepers == 3 && !is_paced(c))
 		return nothing(c);
 	return change(c, ROLE_TO_VOTER, best);
 }

@@ -13,8 +13,8 @@
  * - a dead voter is replaced only when a standby is ready for it: demoted
  *   first, since that never raises the majority. With nobody to replace it, it
  *   stays: it costs no more than a smaller configuration would, but with four;
- * - from 3 to 5 only when both are ready, so that 4 is passed and not stayed
- *   at;
+ * - from 3 to 5 only when both are ready, one after the other, so that 4 is
+ *   passed and not stayed at;
  * - a voter that leaves is replaced, then demoted, then removed; a leader that
  *   leaves hands over first. When all but one leave at once, one is left (28).
  *
