@@ -3,22 +3,8 @@
 # SWIM, in virtual time: scripts for the simulator, whose trace is compared. Ids
 # like F3 are those of the faults others had, that a test is there to exclude.
 # shellcheck disable=SC2016
-load helper.bash
-SIM=$(dirname "$RINGFS_BIN")/tests/sim/sim
-
-# Run the script on standard input; its trace is in $output.
-sim() {
-	run -0 "$SIM" --seed 1
-}
-
-# Each seed must do; the one that does not is in the message.
-for_seeds() { # FIRST LAST
-	local script seed
-	script=$(cat)
-	for ((seed = $1; seed <= $2; seed++)); do
-		"$SIM" --seed "$seed" <<<"$script" || return
-	done
-}
+load helper
+load swim
 
 # --- the rounds of the failure detector -------------------------------------
 

@@ -1,20 +1,8 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: MIT
 # SWIM, in virtual time: a death that is proven, by an obituary. See swim.bats.
-load helper.bash
-SIM=$(dirname "$RINGFS_BIN")/tests/sim/sim
-
-sim() {
-	run -0 "$SIM" --seed 1
-}
-
-for_seeds() { # FIRST LAST
-	local script seed
-	script=$(cat)
-	for ((seed = $1; seed <= $2; seed++)); do
-		"$SIM" --seed "$seed" <<<"$script" || return
-	done
-}
+load helper
+load swim
 
 @test "obituary: a proven death needs no suspicion, here and wherever it is told" {
 	sim <<-'EOF'
