@@ -5,6 +5,10 @@
  *                                  N of each, one after the other in turn, append
  *                                  being 128 bytes into FILE, preallocated with
  *                                  zeros, and fdatasync
+ *   meter serial MNT N             microseconds (medians): claim finish, N of each
+ *                                  in turn
+ *   meter isolated MNT N           microseconds: median and 99th percentile of N
+ *                                  claims, each after a rest of 50 to 250 ms
  *   meter stat|lookup|read DIR N SECONDS   operations per second on DIR/k0 ...
  *   meter readdir DIR SECONDS      entries per second
  *   meter mknod DIR N              mknods per second, N of them
@@ -138,6 +142,42 @@ static void durable(const char *mnt, const char *file, size_t n)
 	free(claim);
 	free(finish);
 	free(append);
+}
+
+static void serial(const char *mnt, size_t n)
+{
+	double *claim = numbers(n), *finish = numbers(n);
+	char path[PATH_MAX];
+
+	for (size_t i = 0; i < n; i++) {
+		snprintf(path, sizeof(path), "%s/keys/s%zu", mnt, i);
+		claim[i] = timed_claim(path);
+		finish[i] = timed_finish(path);
+	}
+	printf("%.1f %.1f\n", median(claim, n) * 1e6, median(finish, n) * 1e6);
+	free(claim);
+	free(finish);
+}
+
+static void isolated(const char *mnt, size_t n)
+{
+	double *claim = numbers(n);
+	char path[PATH_MAX];
+
+	srandom((unsigned)getpid());
+	for (size_t i = 0; i < n; i++) {
+		const struct timespec rest = {.tv_nsec = (50 + random() % 200) *
+							 1000000};
+
+		nanosleep(&rest, NULL);
+		snprintf(path, sizeof(path), "%s/keys/i%zu", mnt, i);
+		claim[i] = timed_claim(path);
+		timed_finish(path);
+	}
+	double half = median(claim, n); /* sorts */
+
+	printf("%.1f %.1f\n", half * 1e6, claim[n - 1 - n / 100] * 1e6);
+	free(claim);
 }
 
 /* ---- Reading ---- */
@@ -384,6 +424,10 @@ int main(int argc, char **argv)
 
 	if (strcmp(what, "durable") == 0 && argc == 5)
 		durable(a[0], a[1], count(a[2]));
+	else if (strcmp(what, "serial") == 0 && argc == 4)
+		serial(a[0], count(a[1]));
+	else if (strcmp(what, "isolated") == 0 && argc == 4)
+		isolated(a[0], count(a[1]));
 	else if (strcmp(what, "stat") == 0 && argc == 5)
 		rate(a[0], "k", count(a[1]), atof(a[2]), one_stat);
 	else if (strcmp(what, "lookup") == 0 && argc == 5)
