@@ -99,7 +99,8 @@ static const struct verb *find_verb(const char *name)
 
 static int unknown(const char *name)
 {
-	fprintf(stderr, "ringfs: '%s': no such verb\n", name);
+	fprintf(stderr, "ringfs: '%s': no such verb%s\n", name,
+		name[0] == '-' ? "; options come after the verb" : "");
 	return usage();
 }
 
@@ -166,9 +167,9 @@ static int enter_namespace(const char *path)
 
 static int run_mount_helper(int argc, char **argv)
 {
-	/* The most: mount --sloppy -o OPTIONS -- DIR. */
-	char *args[8], verb[] = "mount", sloppy[] = "--sloppy", o[] = "-o";
-	char end[] = "--", *text = NULL;
+	/* The most: mount --sloppy -o OPTIONS --source SOURCE -- DIR. */
+	char *args[9], verb[] = "mount", sloppy[] = "--sloppy", o[] = "-o";
+	char source[] = "--source", end[] = "--", *text = NULL;
 	bool fake = false, is_sloppy = false;
 	int n = 0, rc = 0, c;
 
@@ -196,6 +197,10 @@ static int run_mount_helper(int argc, char **argv)
 	if (text != NULL) {
 		args[n++] = o;
 		args[n++] = text;
+	}
+	if (argv[optind][0] != '\0') {
+		args[n++] = source;
+		args[n++] = argv[optind];
 	}
 	args[n++] = end;
 	args[n++] = argv[optind + 1];

@@ -185,7 +185,7 @@ static int check_mounted(const char *dir, char errmsg[RING_ERRMSG_SIZE])
 		if (rc != ENOTCONN)
 			return refuse(EXIT_CONFIG, errmsg,
 				      "a ringfs is mounted at %s already; "
-				      "unmount it with: fusermount3 -u %s",
+				      "unmount it with: ringfs umount %s",
 				      dir, dir);
 		rc = heal(dir, errmsg);
 		if (rc != 0)
@@ -454,24 +454,42 @@ static void on_fuse_log(enum fuse_log_level level, const char *format,
 	log_line(level < FUSE_LOG_ERR ? FUSE_LOG_ERR : (int)level, line);
 }
 
+/* The options of the mount, in one word. free() releases it. */
+static char *session_options(const struct mount_config *config)
+{
+	const char *source = config->source != NULL ? config->source : "ringfs";
+	char *safe = xmalloc(2 * strlen(source) + 1), *end = safe;
+
+	for (; *source != '\0'; source++) { /* libfuse takes these away again */
+		if (*source == ',' || *source == '\\')
+			*end++ = '\\';
+		*end++ = *source;
+	}
+	*end = '\0';
+	char *options =
+		xasprintf("fsname=%s,subtype=ringfs,"
+			  "default_permissions,nosuid,nodev,noexec%s",
+			  safe, config->allow_other ? ",allow_other" : "");
+	free(safe);
+	return options;
+}
+
 static struct fuse_session *session_make(const struct mount_config *config)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	struct fuse_session *session = NULL;
+	char *options = session_options(config);
 
 	/* default_permissions always: without it the first answer would be used
 	 * for other users as well (fuse.md 41). */
 	if (fuse_opt_add_arg(&args, "ringfs") == 0 &&
 	    fuse_opt_add_arg(&args, "-o") == 0 &&
-	    fuse_opt_add_arg(&args,
-			     "fsname=ringfs,subtype=ringfs,"
-			     "default_permissions,nosuid,nodev,noexec") == 0 &&
-	    (!config->allow_other ||
-	     fuse_opt_add_arg(&args, "-oallow_other") == 0))
+	    fuse_opt_add_arg(&args, options) == 0)
 		session = fuse_session_new(&args, config->ops,
 					   sizeof(*config->ops),
 					   config->userdata);
 	fuse_opt_free_args(&args);
+	free(options);
 	return session;
 }
 

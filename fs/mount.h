@@ -22,6 +22,8 @@ struct mount;
 struct mount_config {
 	struct uv_loop_s *loop; /* borrowed; outlives the mount */
 	const char *dir;	/* absolute; copied */
+	const char *source;	/* what mount(8) shows; NULL: ringfs. Borrowed
+				 * by mount_start() */
 	bool allow_other;
 	const struct fuse_lowlevel_ops *ops; /* borrowed */
 	void *userdata;			     /* of the session */

@@ -30,12 +30,10 @@ static const char help[] =
 	"\n"
 	"Node:\n"
 	"  -f, --foreground     stay in the foreground, log to stderr\n"
-	"      --name NAME      this node's name in peers/ (default: the\n"
-	"                       host name)\n"
+	"      --name NAME      its name in peers/ (default: the host name)\n"
 	"      --state DIR      everything this node keeps (default:\n"
 	"                       $XDG_STATE_HOME/ringfs; without it, as root\n"
-	"                       /var/lib/ringfs, else\n"
-	"                       ~/.local/state/ringfs)\n"
+	"                       /var/lib/ringfs, else ~/.local/state/ringfs)\n"
 	"      --bind ADDR:PORT the address for UDP and TCP, IPv4 or [IPv6];\n"
 	"                       port 0 is any free one (default:\n"
 	"                       0.0.0.0:7400)\n"
@@ -87,6 +85,7 @@ static const char help[] =
 	"      --allow-other    let other users in\n"
 	"      --group G        let the members of group G write; implies\n"
 	"                       --allow-other\n"
+	"      --source NAME    what mount(8) shows (default: ringfs)\n"
 	"      --log-level L    error, warning, notice, info or debug\n"
 	"                       (default: info)\n"
 	"      --log-format F   text or json (default: text)\n"
@@ -285,6 +284,9 @@ static char *read_line(char *out, int size, void *data)
 	out[0] = '\0';
 	if (memchr(f->buf, '\0', (size_t)n) != NULL)
 		blame(f, "has a NUL byte");
+	else if (text[0] == '[')
+		blame(f, "section %.*s]: there are none",
+		      (int)strcspn(text, "]\n"), text);
 	else if (len >= (size_t)size)
 		blame(f, "is longer than %d bytes", size - 2);
 	else
@@ -299,8 +301,7 @@ static int on_pair(void *data, const char *section, const char *name,
 	struct file *f = data;
 	size_t i = def_of(name);
 
-	if (section[0] != '\0')
-		return blame(f, "section [%s]: there are none", section), 0;
+	(void)section; /* read_line lets none through */
 	if (i == OPTIONS_N)
 		return blame(f, "%s: unknown option", name), 0;
 	struct word *w = &f->parse->words[i];
@@ -566,6 +567,7 @@ void options_finish(struct options *o)
 	free(o->bind);
 	free(o->advertise);
 	free(o->key_file);
+	free(o->source);
 	for (size_t i = 0; i < o->n_joins; i++)
 		free(o->joins[i]);
 	free(o->joins);

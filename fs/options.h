@@ -40,6 +40,7 @@ struct options {
 	bool is_new;	 /* a new cluster although there is a key */
 	bool is_client;	 /* owns nothing; then weight is 0 */
 	bool foreground;
+	char *source; /* what mount(8) shows; NULL: ringfs */
 	bool allow_other;
 	bool has_group;
 	gid_t group; /* who may write, with has_group */

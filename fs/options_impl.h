@@ -11,7 +11,7 @@
 
 #include "fs/options.h"
 
-#define OPTIONS_N 25
+#define OPTIONS_N 26
 
 struct options_def {
 	const char *name;

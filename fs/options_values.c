@@ -291,6 +291,18 @@ static int set_group(struct options *o, const struct options_def *def,
 	return 0;
 }
 
+static int set_source(struct options *o, const struct options_def *def,
+		      const char *value, char why[RING_ERRMSG_SIZE])
+{
+	(void)def;
+	if (value[0] == '\0') {
+		snprintf(why, RING_ERRMSG_SIZE, "must not be empty");
+		return -EINVAL;
+	}
+	o->source = xstrdup(value);
+	return 0;
+}
+
 static int set_log_level(struct options *o, const struct options_def *def,
 			 const char *value, char why[RING_ERRMSG_SIZE])
 {
@@ -380,6 +392,7 @@ const struct options_def options_defs[] = {
 	 .at = AT(allow_other),
 	 .is_flag = true},
 	{.name = "group", .set = set_group},
+	{.name = "source", .set = set_source},
 	{.name = "log-level", .set = set_log_level},
 	{.name = "log-format", .set = set_log_format},
 };

@@ -128,6 +128,8 @@ mount_ring() { # a node n1, with room for the examples
 	ln -s "$RINGFS_BIN" bin/mount.ringfs
 	bin/mount.ringfs "$what" "$where" -o "$options,bind=127.0.0.1:0" 3>&-
 	is_mounted "$HOME/ring"
+	# Or `mount -a` would mount it again.
+	[ "$(findmnt -no SOURCE "$HOME/ring")" = "$what" ]
 }
 
 @test "the unit for systemd in ringfs(1) says READY" {
@@ -135,7 +137,7 @@ mount_ring() { # a node n1, with room for the examples
 	command=$(sed -n 's/^text ExecStart=[^ ]*//p' unit)
 	grep -qx 'text Type=notify' unit
 	spawn "$TOOLS/listen" "$HOME/notify" >said
-	wait_for 5 test -S notify
+	wait_for 10 test -S notify
 	# shellcheck disable=SC2086
 	NOTIFY_SOCKET=$HOME/notify spawn ringfs ${command//"/srv/ring"/"--state state ring"} \
 		</dev/null 2>log

@@ -390,6 +390,8 @@ static void bad_config(void)
 		 "conf:2: expected NAME = VALUE"},
 		{"nosuch = 1\njunk\n", "conf:1: nosuch: unknown option"},
 		{"[mount]\nname = a\n",
+		 "conf:1: section [mount]: there are none"},
+		{"name = a\n[mount]\n",
 		 "conf:2: section [mount]: there are none"},
 		{"\nweight = 99999\n",
 		 "conf:2: weight = 99999: must be 0 to 10000"},
