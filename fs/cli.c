@@ -101,6 +101,8 @@ int cli_refused(const char *verb, const char *key, int rc, const char *hint)
 	char *shown = cli_printable(key);
 
 	assert(rc < 0);
+	if (hint[0] == '\0' && cli_status_of(rc) == EX_UNAVAILABLE)
+		hint = " (the daemon is dead; mount again)";
 	cli_say(verb, "'%s': %s%s", shown, strerror(-rc), hint);
 	free(shown);
 	return cli_status_of(rc);

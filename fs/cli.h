@@ -100,6 +100,13 @@ int cli_mount_find(const char *verb, const char *given, struct cli_mount *out);
 int cli_mount_at(const char *verb, const char *dir, struct cli_mount *out);
 void cli_mount_finish(struct cli_mount *m);
 
+/* The device of m as "major:minor", the same wherever it is mounted; NULL if it is
+ * not there any more. free() releases it. */
+char *cli_mount_device(const struct cli_mount *m);
+
+/* Is the ring of that device mounted anywhere in our mount namespace? */
+bool cli_mount_is_anywhere(const char *device);
+
 /* The number of the mount that fd is in, as /proc/self/mountinfo counts; -1 for
  * none. Asks nothing of the daemon. */
 int cli_mount_id(int fd);

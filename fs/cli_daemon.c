@@ -80,8 +80,10 @@ int cli_daemon_wait(const char *verb, const struct cli_daemon *d,
 		if (poll(&p, 1, (int)(end - now)) > 0)
 			return EX_OK;
 	}
-	cli_say(verb, "%s, but its daemon, process %ld, still runs", done,
-		(long)d->pid);
+	cli_say(verb,
+		"%s, but its daemon, process %ld, still runs; if nobody needs "
+		"it, end it with: kill %ld",
+		done, (long)d->pid, (long)d->pid);
 	return STILL_RUNS;
 }
 

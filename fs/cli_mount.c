@@ -105,6 +105,35 @@ static bool match_id(void *data, const struct entry *e)
 	return true;
 }
 
+struct by_dir {
+	const char *dir;
+	char *device; /* result: of the last, which lies above the others */
+};
+
+static bool match_dir(void *data, const struct entry *e)
+{
+	struct by_dir *m = data;
+
+	if (strcmp(e->dir, m->dir) == 0) {
+		free(m->device);
+		m->device = xstrdup(e->device);
+	}
+	return false;
+}
+
+struct by_device {
+	const char *device;
+	bool found; /* result */
+};
+
+static bool match_device(void *data, const struct entry *e)
+{
+	struct by_device *m = data;
+
+	m->found = strcmp(e->device, m->device) == 0;
+	return m->found;
+}
+
 struct all {
 	char *device, *dir; /* of the first */
 	char *others;	    /* "'A' and 'B'" when there are several */
@@ -242,6 +271,22 @@ int cli_mount_at(const char *verb, const char *dir, struct cli_mount *out)
 	cli_say(verb, "'%s': the ring is mounted at '%s'", dir, out->dir);
 	cli_mount_finish(out);
 	return EX_USAGE;
+}
+
+char *cli_mount_device(const struct cli_mount *m)
+{
+	struct by_dir at = {.dir = m->dir};
+
+	for_rings(match_dir, &at);
+	return at.device;
+}
+
+bool cli_mount_is_anywhere(const char *device)
+{
+	struct by_device m = {.device = device};
+
+	for_rings(match_device, &m);
+	return m.found;
 }
 
 void cli_mount_finish(struct cli_mount *m)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -22,7 +23,8 @@
 #include "fs/util.h"
 
 #define TIMEOUT_S 30
-#define BUSY_MAX  8 /* processes that are named */
+#define LATE_MS	  1000 /* after which the daemon has not noticed */
+#define BUSY_MAX  8    /* processes that are named */
 
 static const char help[] =
 	"Usage: ringfs umount [OPTION]... DIR\n"
@@ -222,6 +224,18 @@ static int unmount(const char *dir, const struct cli_daemon *d)
 	return rc;
 }
 
+/* While another mount namespace, a container's say, has the mount, too, it is not
+ * gone for the daemon. It is asked to end then, unless the ring is mounted
+ * elsewhere here as well. */
+static void end_late(const struct cli_daemon *d, const char *device)
+{
+	struct pollfd p = {.fd = d->fd, .events = POLLIN};
+
+	if (d->fd >= 0 && device != NULL && poll(&p, 1, LATE_MS) == 0 &&
+	    !cli_mount_is_anywhere(device))
+		cli_daemon_stop(d);
+}
+
 int cli_umount(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -241,12 +255,15 @@ int cli_umount(int argc, char **argv)
 	if (rc != 0)
 		return rc;
 	cli_daemon_find(&m, &d);
-	char *dir = xstrdup(m.dir);
+	char *dir = xstrdup(m.dir), *device = cli_mount_device(&m);
 	cli_mount_finish(&m); /* our descriptor would keep it busy */
 	rc = unmount(dir, &d);
-	if (rc == 0)
+	if (rc == 0) {
+		end_late(&d, device);
 		rc = cli_daemon_wait(argv[0], &d, timeout_s, "it is unmounted");
+	}
 	cli_daemon_finish(&d);
+	free(device);
 	free(dir);
 	return rc;
 }
