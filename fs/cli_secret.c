@@ -172,7 +172,8 @@ static char *read_line(const char *path, int *status)
 	ssize_t n = -1;
 
 	if (f == NULL) {
-		*status = cli_refused("keys", path, -errno, "");
+		*status = errno == EACCES ? EX_NOPERM : EX_OSERR;
+		cli_say("keys", "'%s': %s", path, strerror(errno));
 		return NULL;
 	}
 	while ((n = getline(&line, &cap, f)) >= 0) {
@@ -222,6 +223,23 @@ static int print_new(const struct keys *k, const json_t *before)
 	return EX_OK;
 }
 
+static const char *hint_of(int rc)
+{
+	switch (-rc) {
+	case EINVAL:
+		return " (no line of a key file)";
+	case EEXIST:
+		return " (the members have this key already)";
+	case ENOENT:
+		return " (there is no such key)";
+	case EBUSY:
+		return " (it is in use, or members lack what would be used: "
+		       "see 'ringfs keys')";
+	default:
+		return "";
+	}
+}
+
 static int add(const struct keys *k)
 {
 	char *key = NULL, *verb;
@@ -240,10 +258,7 @@ static int add(const struct keys *k)
 		rc = cli_write_ctl(k->mount.fd, verb);
 		explicit_bzero(verb, strlen(verb));
 		free(verb);
-		rc = rc < 0 ? cli_refused("keys", "add", rc,
-					  rc == -EINVAL ? " (no line of a key "
-							  "file)"
-							: "")
+		rc = rc < 0 ? cli_refused("keys", "add", rc, hint_of(rc))
 			    : print_new(k, before);
 		json_decref(before);
 	}
@@ -264,10 +279,7 @@ static int change(const struct keys *k, const char *verb)
 	free(line);
 	if (rc == 0)
 		return EX_OK;
-	return cli_refused("keys", k->argument, rc,
-			   rc == -EBUSY ? " (it is in use, or members lack "
-					  "what would be used)"
-					: "");
+	return cli_refused("keys", k->argument, rc, hint_of(rc));
 }
 
 static int use(const struct keys *k)

@@ -2,6 +2,7 @@
 /* How the ring is. All of it comes from one reading of status/json, so that no
  * two lines speak of different instants. */
 #include "fs/cli.h"
+#include "fs/cli_nodes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +25,9 @@ static const char help[] =
 	"Usage: ringfs status [OPTION]...\n"
 	"Say in one word how the ring is, then more, in lines of NAME VALUE:\n"
 	"  ok         this node can write, and every member is there\n"
-	"  degraded   it serves, but something is missing: see 'reason'\n"
+	"  degraded   it serves, but something is missing: see 'reason', or\n"
+	"             'missing', which has a line for each member that is\n"
+	"             suspected or dead\n"
 	"  isolated   it reaches no majority: nothing can be changed\n"
 	"  down       there is no ring, or its daemon does not answer\n"
 	"\n"
@@ -146,17 +149,21 @@ int cli_daemon_pid(const struct cli_mount *m, int wait_ms, pid_t *out)
 
 /* ---- Saying ---- */
 
+static bool is_there(const json_t *node)
+{
+	const char *state = nodes_word(node, "state");
+
+	return strcmp(state, "alive") == 0 || strcmp(state, "left") == 0;
+}
+
 static bool is_complete(const json_t *document)
 {
-	const json_t *nodes = json_object_get(document, "nodes"), *node;
+	const json_t *node;
 	size_t i;
 
-	json_array_foreach(nodes, i, node)
+	json_array_foreach(json_object_get(document, "nodes"), i, node)
 	{
-		const char *state =
-			json_string_value(json_object_get(node, "state"));
-		if (state == NULL ||
-		    (strcmp(state, "alive") != 0 && strcmp(state, "left") != 0))
+		if (!is_there(node))
 			return false;
 	}
 	return true;
@@ -188,6 +195,19 @@ static int status_of_word(const char *word)
 	}
 }
 
+/* A line for each member that is not there. */
+static void show_missing(const json_t *document)
+{
+	const json_t *node;
+	size_t i;
+
+	json_array_foreach(json_object_get(document, "nodes"), i, node)
+	{
+		if (!is_there(node))
+			printf("missing %s\n", nodes_word(node, "name"));
+	}
+}
+
 /* The members of the document that stand alone. */
 static void show_text(const json_t *document, const char *word, const char *dir)
 {
@@ -210,6 +230,7 @@ static void show_text(const json_t *document, const char *word, const char *dir)
 	}
 	printf("nodes %zu\n",
 	       json_array_size(json_object_get(document, "nodes")));
+	show_missing(document);
 }
 
 /* The document with the word in front. */

@@ -410,7 +410,8 @@ static int prepare_key(const struct cluster_config *config, const char *path,
 	if (state_has_cluster(config->state))
 		snprintf(errmsg, RING_ERRMSG_SIZE,
 			 "the cluster's key, '%.300s', is missing; copy it "
-			 "there from another member's state",
+			 "there from another member's state, or name it with "
+			 "--key-file",
 			 path);
 	else
 		snprintf(errmsg, RING_ERRMSG_SIZE,

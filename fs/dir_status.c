@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "fs/facts.h"
+#include "fs/log.h"
 #include "fs/tree_impl.h"
 #include "fs/util.h"
 
@@ -90,6 +91,22 @@ static uint64_t status_on_flush(struct tree *t, uint64_t now_ms)
 	return UINT64_MAX;
 }
 
+/* Since when, is what the log is asked first. A failed disk the ring tells of
+ * itself, and that a node serves at last, whoever waits for it. */
+static void log_health(enum ring_health before, const struct ring_status *now)
+{
+	if (now->health == before)
+		return;
+	if (now->health == RING_ISOLATED)
+		log_warning("isolated: %s", now->reason);
+	else if (now->health == RING_FULL)
+		log_warning("refuses changes: %s", now->reason);
+	else if (now->health == RING_DRAINING)
+		log_info("%s", now->reason);
+	else if (now->health == RING_READY && before != RING_JOINING)
+		log_info("ready: %s", now->reason);
+}
+
 static void status_on_status(struct tree *t)
 {
 	struct status *s = status_of(t);
@@ -100,6 +117,7 @@ static void status_on_status(struct tree *t)
 	ring_status(t->ring, &now);
 	if (now.health == s->health && strcmp(now.reason, s->reason) == 0)
 		return;
+	log_health(s->health, &now);
 	s->health = now.health;
 	memcpy(s->reason, now.reason, sizeof(s->reason));
 	changed(t, "state", &s->state_time);

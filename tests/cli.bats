@@ -5,6 +5,7 @@
 load helper
 
 VERBS="mount umount status claim finish submit show route work members ring top"
+VERBS+=" join drain resume leave forget keygen keys"
 
 try() {
 	printf "Try 'ringfs %s --help'" "$1"
@@ -85,6 +86,8 @@ without_rings() {
 	[ -z "$output" ]
 	[ "$stderr" = "ringfs: 'brew': no such verb
 Try 'ringfs --help'" ]
+	run -64 --separate-stderr ringfs -m /mnt status
+	[ "${stderr%%$'\n'*}" = "ringfs: '-m': no such verb; options come after the verb" ]
 	run -64 ringfs help brew
 	run -64 ringfs help herald
 	run -64 ringfs version now
@@ -193,6 +196,9 @@ $(try mount)" ]
 	printf 'name = n1\nvnode = 64\n' >"$BATS_TEST_TMPDIR/conf"
 	run -78 --separate-stderr ringfs mount --config "$BATS_TEST_TMPDIR/conf" mnt
 	[ "$stderr" = "ringfs: mount: $BATS_TEST_TMPDIR/conf:2: vnode: unknown option" ]
+	printf 'name = n1\n[ring]\n' >"$BATS_TEST_TMPDIR/conf"
+	run -78 --separate-stderr ringfs mount --config "$BATS_TEST_TMPDIR/conf" mnt
+	[ "$stderr" = "ringfs: mount: $BATS_TEST_TMPDIR/conf:2: section [ring]: there are none" ]
 }
 
 @test "called as mount.ringfs it has the manners of mount(8)" {

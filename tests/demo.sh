@@ -163,6 +163,6 @@ run "ls n1/keys"
 
 say "The ring without it: its share has gone to the others."
 run "ringfs ring -m n1"
-run "ringfs members -m n2 | cut -c1-31"
+run "ringfs members -m n2 | cut -c1-32"
 
 say "That was all of it. The three nodes are stopped, and nothing is left."
