@@ -131,8 +131,10 @@ static int attr(struct tree *t, uint64_t id, struct stat *st)
 		return rc;
 	const struct ring_key *key = ring_find_id(t->ring, id);
 
-	st->st_uid = key->uid;
-	st->st_gid = key->gid;
+	if (key != NULL) { /* else it is over, and its file still open */
+		st->st_uid = key->uid;
+		st->st_gid = key->gid;
+	}
 	return 0;
 }
 

@@ -75,6 +75,15 @@ static const struct creator *creator_find(struct tree *t, uint64_t id,
 	return NULL;
 }
 
+/* Is the file open that made id? */
+static bool is_being_made(struct tree *t, uint64_t id)
+{
+	for (const struct creator *k = *creators(t); k != NULL; k = k->next)
+		if (k->id == id && k->open)
+			return true;
+	return false;
+}
+
 bool keyfile_is_new(struct tree *t, uint64_t id)
 {
 	creators_expire(t, boot_ms());
@@ -179,8 +188,10 @@ int keyfile_attr(struct tree *t, uint64_t id, struct stat *st)
 {
 	const struct ring_key *key = ring_find_id(t->ring, id);
 
+	/* The kernel asks in the middle of open(2), after the creation: were it
+	 * told that the key is finished by now, it would create it again. */
 	if (key == NULL)
-		return -ENOENT;
+		return is_being_made(t, id) ? 0 : -ENOENT;
 	/* What is offered has no worker yet: it is the mount owner's. */
 	if (key->state == RING_HELD || key->state == RING_RELEASING) {
 		st->st_uid = key->uid;

@@ -229,6 +229,40 @@ static void test_life_over(void)
 	ok("an open file of a life that is over is stale; a path is not there");
 }
 
+/* Created, and finished by another before the caller is answered. */
+static void test_life_brief(void)
+{
+	static const enum rig_dir dirs[] = {KEYS, SUBMIT};
+	struct rig *r = rig_create_ready();
+
+	r->ring->brief = true;
+	for (size_t i = 0; i < 2; i++) {
+		check_int(rig_create(r, r->dirs[dirs[i]], "k", O_RDWR), 0);
+		struct rig_file f = r->file;
+
+		is_stale(r, &f);
+		check_int(rig_chmod(r, f.ino, 0644), ENOENT);
+		/* Else the kernel would create it again. */
+		check_int(rig_getattr(r, f.ino), 0);
+		check_int(rig_open(r, f.ino, O_RDONLY), ENOENT);
+		rig_close(r, &f);
+		check_int(rig_getattr(r, f.ino), ESTALE);
+		check_int(rig_mknod(r, r->dirs[dirs[i]], "k", S_IFREG | 0644),
+			  0);
+		check(!rig_has(r, KEYS, "k"), "gone");
+	}
+	r->ring->brief = false;
+	check_int(rig_create(r, r->dirs[KEYS], "k", O_RDWR), 0);
+	struct rig_file f = r->file;
+
+	fake_end(r->ring, "k");
+	check_int(rig_getattr(r, f.ino), 0);
+	is_stale(r, &f);
+	rig_close(r, &f);
+	rig_destroy(r);
+	ok("what is over before its creation is answered is a stale file");
+}
+
 static void test_token_passed(void)
 {
 	struct rig *r = with_note("x");
@@ -460,7 +494,7 @@ static void test_submission_over(void)
 	check_int(rig_open(r, k.ino, O_WRONLY), EEXIST);
 	check_int(rig_unlink(r, r->dirs[KEYS], "k"), 0);
 	check_int(rig_pwrite(r, &k, "x", 1, 0), ESTALE);
-	check_int(rig_getattr(r, k.ino), ESTALE);
+	check_int(rig_getattr(r, k.ino), 0);
 	r->slow = true;
 	rig_close(r, &k);
 	rig_close(r, &a);
@@ -485,6 +519,7 @@ int main(int argc, char **argv)
 	test_two_handles();
 	test_flags();
 	test_life_over();
+	test_life_brief();
 	test_token_passed();
 	test_changed_before_commit();
 	test_creator();
