@@ -452,6 +452,7 @@ int group_open(const struct group_config *config, uint64_t now_ms,
 		goto err_workers;
 	}
 	wal_found_finish(&g->found);
+	group_moved_open(g);
 	*out = g;
 	return 0;
 

@@ -38,6 +38,7 @@ struct group_config {
 	 * store has. With neither, it is an error. */
 	bool create, join;
 	uint32_t generation; /* of a log that is made */
+	bool is_moved;	     /* the log may be a copy: see group_status */
 
 	/* An entry is committed: apply it. 0, or negative: the machine cannot
 	 * (malformed): the group fails. */
@@ -122,6 +123,8 @@ struct group_status {
 	bool has_leader;   /* leader is one: we, or the one we follow */
 	bool is_changing;  /* group_change() is on its way */
 	bool is_receiving; /* a snapshot is on its way to us */
+	bool is_moved;	   /* the log may be a copy: mute, until all agree */
+	bool is_refuted;   /* and others go on without it: give it up */
 	struct ring_id leader;
 	enum group_role role; /* ours */
 	size_t room;	      /* bytes that may be appended before it is full */
@@ -175,7 +178,8 @@ int group_change(struct group *g, uint64_t now_ms, enum group_change_kind kind,
 int group_transfer(struct group *g, uint64_t now_ms, uint64_t server);
 
 /* The leader is proven dead: stand for election at once (rule 19). For one
- * voter at a time. 0; -EAGAIN: we follow no leader, do not vote, or are not
+ * voter at a time; another one that is asked later stands as well, if nobody
+ * leads by then. 0; -EAGAIN: we follow no leader, do not vote, or are not
  * ready. */
 int group_campaign(struct group *g, uint64_t now_ms);
 

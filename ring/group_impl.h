@@ -7,6 +7,7 @@
  *   group_copy.c     sends the content of a snapshot
  *   group_install.c  receives it, and puts it in the store's place
  *   group_roles.c    who is in the group, and who leads it
+ *   group_moved.c    a log that may be a copy
  *   group_recover.c  a log that has lost its group
  *   group_wire.c     messages to bytes */
 #ifndef RING_GROUP_IMPL_H
@@ -81,6 +82,10 @@ struct peer {
 	uint64_t asked;	    /* index of the snapshot the library sent last */
 	uint64_t copied;    /* index of the last copy it has got, or 0 */
 	uint64_t copied_ms; /* when */
+
+	/* It would vote for us: when it said so, with which last index of ours;
+	 * 0: it would not. */
+	uint64_t granted_ms, granted_index;
 };
 
 struct group {
@@ -134,6 +139,8 @@ struct group {
 	struct arrival *arrival; /* a copy that is being received, or NULL */
 	unsigned n_ending;	 /* those before it with jobs on their way */
 	struct install_job *install_waiting; /* failed, for our close */
+	bool is_moved;			     /* see group_moved.c */
+	uint64_t moved_leader, moved_term, moved_since_ms, moved_heard_ms;
 	struct raft_change change;
 	struct raft_transfer transfer;
 
@@ -235,6 +242,18 @@ void group_install_put(struct group *g, struct raft_io_snapshot_put *req,
 		       const struct raft_snapshot *snapshot);
 void group_install_tick(struct group *g);
 void group_install_finish(struct group *g);
+
+/* ---- group_moved.c ---- */
+
+/* The library has its configuration. */
+void group_moved_open(struct group *g);
+/* May the message go out, or be taken in? */
+bool group_moved_sends(const struct group *g, const struct raft_message *m);
+bool group_moved_takes(struct group *g, struct peer *p,
+		       const struct wire_message *m);
+/* Have all other voters said that they would vote for us? */
+bool group_moved_has_all(const struct group *g);
+bool group_moved_is_refuted(const struct group *g);
 
 /* ---- group_roles.c ---- */
 

@@ -31,7 +31,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "ring/mem.h"
@@ -52,8 +51,13 @@
 
 void group_address(const struct ring_id *id, char out[33])
 {
-	for (int i = 0; i < 16; i++)
-		snprintf(out + 2 * i, 3, "%02x", id->byte[i]);
+	static const char digits[] = "0123456789abcdef";
+
+	for (int i = 0; i < 16; i++) {
+		out[2 * i] = digits[id->byte[i] >> 4];
+		out[2 * i + 1] = digits[id->byte[i] & 15];
+	}
+	out[32] = '\0';
 }
 
 /* As group_address writes it, and no other way. */
@@ -228,6 +232,8 @@ static size_t send_message(struct group *g, const struct peer *p, bool bulk,
 	struct wire_message w = {.from = g->raft.id,
 				 .to = p->server,
 				 .kind = m->type,
+				 .by_all = m->type == RAFT_REQUEST_VOTE &&
+					   group_moved_has_all(g),
 				 .raft = *m};
 	struct buf b = {0};
 
@@ -398,7 +404,8 @@ int group_net_send(struct raft_io *io, struct raft_io_send *req,
 
 	if (m->server_address != NULL && group_node(m->server_address, &node))
 		p = peer_of(g, m->server_id, &node);
-	if (p == NULL || g->failed || g->stalled || g->closing)
+	if (p == NULL || g->failed || g->stalled || g->closing ||
+	    !group_moved_sends(g, m))
 		;
 	else if (m->type == RAFT_APPEND_ENTRIES)
 		send_entries(g, p, m);
@@ -606,7 +613,10 @@ void group_recv(struct group *g, uint64_t now_ms, const struct ring_id *from,
 		return;
 	}
 	p->heard_ms = g->now_ms;
-	dispatch(g, p, &m);
+	if (group_moved_takes(g, p, &m))
+		dispatch(g, p, &m);
+	else
+		group_wire_finish(&m);
 	group_after(g);
 }
 

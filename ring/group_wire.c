@@ -14,7 +14,8 @@
  *   2 ... result           8 term, 8 rejected index, 8 last index, 2 features,
  *                          2 capacity
  *   3 RequestVote          8 term, 8 last index, 8 its term,
- *                          1 flags: 1 disrupt leader, 2 pre-vote
+ *                          1 flags: 1 disrupt leader, 2 pre-vote, 4 all
+ *                          others said yes to the pre-vote
  *   4 ... result           8 term, 1 flags: 1 granted, 2 pre-vote, 2 features,
  *                          2 capacity
  *   5 InstallSnapshot      8 term, 8 last index, 8 its term, 8 configuration's
@@ -77,13 +78,15 @@ static void put_entries_result(struct buf *b,
 	buf_u16(b, m->capacity);
 }
 
-static void put_vote(struct buf *b, const struct raft_request_vote *m)
+static void put_vote(struct buf *b, const struct raft_request_vote *m,
+		     bool by_all)
 {
 	buf_u8(b, m->version);
 	buf_u64(b, m->term);
 	buf_u64(b, m->last_log_index);
 	buf_u64(b, m->last_log_term);
-	buf_u8(b, (uint8_t)(m->disrupt_leader | m->pre_vote << 1));
+	buf_u8(b,
+	       (uint8_t)(m->disrupt_leader | m->pre_vote << 1 | by_all << 2));
 }
 
 static void put_vote_result(struct buf *b,
@@ -144,7 +147,7 @@ void group_wire_encode(const struct wire_message *m, struct buf *b)
 		put_entries_result(b, &m->raft.append_entries_result);
 		break;
 	case RAFT_REQUEST_VOTE:
-		put_vote(b, &m->raft.request_vote);
+		put_vote(b, &m->raft.request_vote, m->by_all);
 		break;
 	case RAFT_REQUEST_VOTE_RESULT:
 		put_vote_result(b, &m->raft.request_vote_result);
@@ -298,19 +301,21 @@ static void get_entries_result(struct reader *r,
 	m->capacity = reader_u16(r);
 }
 
-static void get_vote(struct reader *r, struct raft_request_vote *m,
-		     uint64_t from)
+static void get_vote(struct reader *r, struct wire_message *w)
 {
+	struct raft_request_vote *m = &w->raft.request_vote;
+
 	m->version = reader_u8(r);
 	m->term = reader_u64(r);
-	m->candidate_id = from;
+	m->candidate_id = w->from;
 	m->last_log_index = reader_u64(r);
 	m->last_log_term = reader_u64(r);
 	uint8_t flags = reader_u8(r);
 
 	m->disrupt_leader = flags & 1;
 	m->pre_vote = flags & 2;
-	if (m->term == 0 || flags > 3)
+	w->by_all = flags & 4;
+	if (m->term == 0 || flags > 7)
 		r->bad = true;
 }
 
@@ -404,7 +409,7 @@ static void get_body(struct reader *r, struct wire_message *m)
 		get_entries_result(r, &m->raft.append_entries_result);
 		break;
 	case RAFT_REQUEST_VOTE:
-		get_vote(r, &m->raft.request_vote, m->from);
+		get_vote(r, m);
 		break;
 	case RAFT_REQUEST_VOTE_RESULT:
 		get_vote_result(r, &m->raft.request_vote_result);

@@ -42,6 +42,7 @@ struct wire_ack {
 struct wire_message {
 	uint64_t from, to; /* raft ids */
 	int kind;	   /* a raft_message_type, or one of the above */
+	bool by_all;	   /* RequestVote: see group_moved.c */
 	union {
 		struct raft_message raft; /* without server_id and _address */
 		struct wire_chunk chunk;

@@ -16,6 +16,7 @@
 #include "ring/group.h"
 #include "ring/keyset.h"
 #include "ring/mem.h"
+#include "ring/wal.h"
 
 static int on_apply(void *data, uint64_t index, const void *bytes, size_t len)
 {
@@ -166,4 +167,10 @@ int ring_recover(const char *dir, const struct ring_id *cluster,
 
 	ring_log_finish(&was);
 	return rc;
+}
+
+/* The store belongs to the log: it goes when the next log is made. */
+int ring_remove_log(const char *dir)
+{
+	return wal_remove(dir);
 }

@@ -116,6 +116,10 @@ uint64_t wal_bytes(const struct wal *w);
 
 void wal_close(struct wal *w); /* flushes; accepts NULL */
 
+/* Remove the log in dir, of which none is open. After a crash it is there, or it
+ * is not. 0 or negative errno. */
+int wal_remove(const char *dir);
+
 /* The calling thread has a descriptor table of its own now: close what it has
  * of the log. Before the first append; from now on all of w is for the
  * workers. */

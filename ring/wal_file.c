@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "ring/wal_impl.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -107,4 +108,45 @@ int wal_file_make(int dirfd, const char *name, size_t bytes, int *out)
 	}
 	*out = fd;
 	return 0;
+}
+
+/* A folder of plain files. */
+static int remove_folder(int dirfd, const char *name)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	int rc = 0;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (d == NULL) {
+		close(fd);
+		return -ENOMEM;
+	}
+	while (rc == 0 && (e = readdir(d)) != NULL)
+		if (e->d_name[0] != '.' && unlinkat(fd, e->d_name, 0) != 0)
+			rc = -errno;
+	closedir(d);
+	if (rc == 0 && unlinkat(dirfd, name, AT_REMOVEDIR) != 0)
+		rc = -errno;
+	return rc;
+}
+
+/* The name goes first, at once: a part of a log is a damaged one. */
+int wal_remove(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	int rc = remove_folder(fd, "wal.old");
+	if (rc == 0 && renameat(fd, "wal", fd, "wal.old") != 0)
+		rc = errno == ENOENT ? 0 : -errno;
+	if (rc == 0)
+		rc = wal_file_flush_dir(fd);
+	if (rc == 0)
+		(void)remove_folder(fd, "wal.old"); /* else the next time */
+	close(fd);
+	return rc;
 }

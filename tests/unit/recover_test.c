@@ -361,7 +361,8 @@ static void generations_keep_apart(void)
 	ring_status(ring, &s);
 	check_int(s.health, RING_READY); /* it has its majority */
 	stop();
-	ok("one of an older generation is told; a newer one does no harm to "
+	ok("holes 22: one of an older generation is told; a newer one does no "
+	   "harm to "
 	   "who has a majority");
 }
 
