@@ -24,6 +24,9 @@
  *     is not the first entry of its message (it notes a wrong index), a message
  *     that is older than another (its commit index would fall), entries from
  *     before its log's beginning (it takes them for new).
+ *   - It refuses a pre-vote of an older term with that term, so that the asker
+ *     never hears of ours. When his log is the longer one, nobody is elected for
+ *     ever: we tell him.
  *
  * Dropping any message is always safe, and so is sending fewer entries, or a
  * heartbeat at any index that is known: the leader sends again. */
@@ -572,6 +575,25 @@ static void recv_result(struct group *g, struct peer *p, struct raft_message *m)
 	deliver(g, p, m);
 }
 
+/* By a request for a vote in our term, for an empty log: nobody who has entries
+ * can grant it, and nobody who grants it gives away more than that vote (Ongaro,
+ * Ousterhout, 5.1: terms are exchanged whenever servers communicate). */
+static void tell_term(struct group *g, const struct peer *p,
+		      const struct raft_request_vote *asked)
+{
+	struct wire_message m = {
+		.from = g->raft.id,
+		.to = p->server,
+		.kind = RAFT_REQUEST_VOTE,
+		.raft.request_vote = {.version = asked->version,
+				      .term = raft_current_term(&g->raft),
+				      .candidate_id = g->raft.id}};
+
+	if (asked->pre_vote && asked->term < m.raft.request_vote.term &&
+	    g->n_votes_done == g->n_votes)
+		group_net_post(g, &p->node, false, &m);
+}
+
 static void dispatch(struct group *g, struct peer *p, struct wire_message *m)
 {
 	switch (m->kind) {
@@ -591,6 +613,11 @@ static void dispatch(struct group *g, struct peer *p, struct wire_message *m)
 		break;
 	case WIRE_ACK:
 		group_copy_ack(g, p, &m->ack);
+		break;
+	case RAFT_REQUEST_VOTE:
+		if (!g->is_moved)
+			tell_term(g, p, &m->raft.request_vote);
+		deliver(g, p, &m->raft);
 		break;
 	default:
 		deliver(g, p, &m->raft);

@@ -107,7 +107,7 @@ static inline int rig_apply(void *data, uint64_t index, const void *bytes,
 static inline void rig_collect(void *data, struct store_batch *out)
 {
 	struct rig_machine *m = &((struct rig_node *)data)->m;
-	static uint8_t payload[1 << 20];
+	static uint8_t payload[17 << 20];
 
 	for (unsigned i = 0; i < RIG_SLOTS; i++) {
 		if (!m->dirty[i])
