@@ -304,9 +304,9 @@ int wal_append(struct wal *w, const struct wal_entry *entries, size_t n)
 	size_t records = 0;
 
 	assert(n > 0 && n <= UINT32_MAX && entries[0].index > 0);
-	assert(entries[0].index <= w->last + 1);
-	if (w->failed)
+	if (w->failed) /* and so there may be a gap */
 		return -EIO;
+	assert(entries[0].index <= w->last + 1);
 	for (size_t i = 0; i < n; i++) {
 		assert(entries[i].index == entries[0].index + i);
 		if (entries[i].len > WAL_BATCH_MAX - records)

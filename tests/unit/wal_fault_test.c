@@ -383,6 +383,8 @@ static int run(struct progress *p)
 	if (rc != 0) {
 		struct step append = {.from = 1, .n = 1};
 		check_int(carry_out(w, &append, 1), -EIO);
+		append.from = N_INDEX - 1; /* what came before it is missing */
+		check_int(carry_out(w, &append, 1), -EIO);
 		check_int(wal_set_vote(w, 9, 9), -EIO);
 		check_int(wal_sync(w), -EIO);
 	}
