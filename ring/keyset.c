@@ -138,6 +138,18 @@ static void answer(struct keyset *k, const struct keyset_origin *origin, int rc,
 				    row != NULL ? row->n : 0);
 }
 
+/* An offer right behind a submission of the same name, in one request, means the
+ * life that this has made. When it has made none, another's is not to be
+ * completed for him. */
+static bool is_void(const struct entry_op *op, const struct entry_op *last,
+		    int32_t last_rc)
+{
+	return op->type == RING_OFFER && op->id == 0 &&
+	       last->type == RING_SUBMIT && last_rc != 0 &&
+	       op->name_len == last->name_len &&
+	       memcmp(op->name, last->name, op->name_len) == 0;
+}
+
 static struct row *request_run(struct keyset *k, const struct item *item,
 			       uint32_t node, struct reader *r)
 {
@@ -149,11 +161,16 @@ static struct row *request_run(struct keyset *k, const struct item *item,
 	row->n = item->n_ops;
 	if (k->events.on_request != NULL)
 		k->events.on_request(k->events.data, &item->origin);
-	for (uint32_t i = 0; i < row->n; i++) {
-		struct entry_op op;
+	struct entry_op op, last = {0};
+
+	for (uint32_t i = 0; i < row->n; i++, last = op) {
+		struct keyset_answer *a = &row->answers[i];
 
 		entry_op(r, &op);
-		keyset_op(k, node, &op, &row->answers[i]);
+		if (i > 0 && is_void(&op, &last, a[-1].rc))
+			*a = (struct keyset_answer){.rc = -ENOENT};
+		else
+			keyset_op(k, node, &op, a);
 	}
 	row_insert(k, node, row);
 	return row;

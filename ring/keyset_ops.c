@@ -214,7 +214,7 @@ static int op_finish(struct act *a)
 	const struct ring_key *key = a->key;
 	uint32_t whose = key->submitting ? key->claimer : key->holder;
 
-	if (key->state != RING_PARKED && whose != a->node)
+	if (whose != RING_NONE && whose != a->node) /* parked: none */
 		return -EREMOTE;
 	key_destroy(a->k, a->key);
 	a->key = NULL;

@@ -216,7 +216,7 @@ static int model_op(uint32_t node, const struct ring_op *op, int i)
 	case RING_FINISH:
 		if (key->submitting
 			    ? !submitter
-			    : key->state != RING_PARKED && key->holder != node)
+			    : key->holder != RING_NONE && key->holder != node)
 			return -EREMOTE;
 		key->there = false;
 		return 0;
@@ -279,6 +279,15 @@ static int model_refuses(struct mnode *n, const struct keyset_origin *o)
 	return o->seq >= n->floor + KEYSET_WINDOW ? -EAGAIN : 0;
 }
 
+/* An offer of what was just not submitted. */
+static bool model_is_void(const struct ring_op *before,
+			  const struct ring_op *op, int rc)
+{
+	return before->type == RING_SUBMIT && rc != 0 &&
+	       op->type == RING_OFFER && op->id == 0 &&
+	       strcmp(before->name, op->name) == 0;
+}
+
 static void model_request(const struct keyset_origin *o,
 			  const struct ring_op *ops, size_t n_ops)
 {
@@ -294,7 +303,11 @@ static void model_request(const struct keyset_origin *o,
 	if (row->seq != o->seq) {
 		*row = (struct manswer){.seq = o->seq, .n = n_ops};
 		for (size_t i = 0; i < n_ops; i++)
-			row->a[i] = model_answer(n->index, &ops[i]);
+			row->a[i] =
+				i > 0 && model_is_void(&ops[i - 1], &ops[i],
+						       row->a[i - 1].rc)
+					? (struct keyset_answer){.rc = -ENOENT}
+					: model_answer(n->index, &ops[i]);
 	}
 	e->n = row->n;
 	memcpy(e->a, row->a, sizeof(e->a));

@@ -304,7 +304,7 @@ static void test_once(void)
 		check_int(g->answer.rc, -EEXIST);
 		check_int(g->answer.id, 2);
 	}
-	ok("a repeat is answered as before, and has no effect");
+	ok("holes 25: a repeat is answered as before, and has no effect");
 
 	o.seq = 10;
 	o.floor = 5;
@@ -321,7 +321,7 @@ static void test_once(void)
 	check_int(ask_all(g, &o, ops + 1, 1), 0);
 	o.seq = o.floor = 1ull << 62;
 	check_int(ask_all(g, &o, ops + 1, 1), 0);
-	ok("below the floor is ESTALE, above the window EAGAIN");
+	ok("holes 25: below the floor is ESTALE, above the window EAGAIN");
 
 	o.boot++;
 	check_int(ask_all(g, &o, ops, 1), -ENOTCONN);
@@ -334,7 +334,7 @@ static void test_once(void)
 			  &(struct ring_op){.type = RING_CLAIM, .name = "x"},
 			  1),
 		  -ENOTCONN);
-	ok("another life than the one that is up is refused");
+	ok("holes 11: another life than the one that is up is refused");
 	rig_free(g);
 }
 
@@ -386,7 +386,8 @@ static void test_restart(void)
 		  -ESTALE);
 	check_int(op(g, 0, RING_TAKE, "held"), 0);
 	trace_is(g, "held offered@0 -> held@0 restart t7 a1 f0\n");
-	ok("its former life is refused, and sequence numbers begin anew");
+	ok("holes 11, 25: its former life is refused, and sequence numbers "
+	   "begin anew");
 	rig_free(g);
 }
 
@@ -460,7 +461,9 @@ static void test_up(void)
 	u.name = "";
 	check_int(up(g, 0, &u), -EINVAL);
 	check_int(keyset_node(g->k, 0)->epoch, epoch);
-	ok("a boot that was seen is refused, and the same life has no effect");
+	ok("holes 12: a boot that was seen is refused, and the same life has "
+	   "no "
+	   "effect");
 
 	check_int(op(g, 0, RING_CLAIM, g->mine), 0);
 	down(g, 0, RING_DEAD);
@@ -479,7 +482,8 @@ static void test_up(void)
 	check_int(g->me[0].epoch, g->index);
 	check_int(op(g, 0, RING_TAKE, g->mine), -ENOENT);
 	check_int(op(g, 1, RING_TAKE, g->mine), 0);
-	ok("a node declared down works again after a new up, in a new epoch");
+	ok("holes 1: a node declared down works again after a new up, in a new "
+	   "epoch");
 	rig_free(g);
 }
 
@@ -495,7 +499,7 @@ static void test_down(void)
 	g->me[0].boot++;
 	check_int(g->n_nodes, 0);
 	check(keyset_node(g->k, 0)->up, "still up");
-	ok("a down of another life is void");
+	ok("holes 11: a down of another life is void");
 
 	check_int(op(g, 0, RING_CLAIM, g->mine), 0);
 	check_int(op(g, 1, RING_CLAIM, g->his), 0);
@@ -514,7 +518,8 @@ static void test_down(void)
 	restart(g, 3, 1);
 	trace_is(g, "his offered@- -> offered@3 dead t9 a0 f1\n");
 	check_int(op(g, 3, RING_TAKE, g->his), 0);
-	ok("keys without heir are offered to the first eligible node");
+	ok("holes 27: keys without heir are offered to the first eligible "
+	   "node");
 	rig_free(g);
 }
 
