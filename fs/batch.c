@@ -21,6 +21,10 @@ static const struct verb {
 	 "finish K, if this node holds it"},
 	{"finish-at", BATCH_FINISH, true, "finish-at T K",
 	 "finish K, if its token is still T"},
+	{"force", BATCH_FORCE, false, "force K",
+	 "finish K, whichever node holds it"},
+	{"force-at", BATCH_FORCE, true, "force-at T K",
+	 "the same, if its token is still T"},
 	{"take-at", BATCH_TAKE, true, "take-at T K",
 	 "take K from recover, if its token is still T"},
 	{"give-at", BATCH_GIVE, true, "give-at T K",
@@ -29,11 +33,13 @@ static const struct verb {
 	 "park K, if its token is still T"},
 	{"join", BATCH_ADMIN, false, "join ADDR:PORT",
 	 "get to know the member there"},
-	{"leave", BATCH_ADMIN, false, "leave",
+	{"leave", BATCH_ADMIN, false, "leave [force]",
 	 "leave the cluster, and unmount"},
+	{"stay", BATCH_ADMIN, false, "stay", "do not leave after all"},
 	{"drain", BATCH_ADMIN, false, "drain",
 	 "own nothing and claim nothing; finish what is held"},
-	{"resume", BATCH_ADMIN, false, "resume", "own and claim again"},
+	{"resume", BATCH_ADMIN, false, "resume",
+	 "stay, and own and claim again"},
 	{"weight", BATCH_ADMIN, false, "weight W",
 	 "take another share of the ring, 0 to 10000"},
 	{"forget", BATCH_ADMIN, false, "forget NAME",
@@ -283,6 +289,11 @@ size_t batch_n_ops(const struct batch_item *item)
 	return item->verb == BATCH_SUBMIT ? 2 : 1; /* and the offer */
 }
 
+static bool is_forced(const struct batch_item *item)
+{
+	return item->verb == BATCH_FORCE;
+}
+
 size_t batch_part(const struct batch_item *items, size_t n, size_t *n_ops)
 {
 	size_t i, sum = 0;
@@ -290,7 +301,8 @@ size_t batch_part(const struct batch_item *items, size_t n, size_t *n_ops)
 	for (i = 0; i < n; i++) {
 		size_t more = batch_n_ops(&items[i]);
 
-		if (more > RING_OPS_MAX - sum)
+		if (more > RING_OPS_MAX - sum ||
+		    is_forced(&items[i]) != is_forced(&items[0]))
 			break;
 		sum += more;
 	}

@@ -6,8 +6,8 @@
  *   lines   write-only: each complete line is a verb with its arguments. What
  *           follows the last newline waits for the rest of its line.
  *   whole   read-write: nothing is looked at before batch_end(). The first
- *           record may be a bare `claim`, `submit` or `finish`: then all that
- *           follow are names. Else each record is a verb with its arguments.
+ *           record may be a bare `claim`, `submit`, `finish` or `force`: then all
+ *           that follow are names. Else each record is a verb with its arguments.
  *           Records end with a NUL if the batch contains one (the first may
  *           end with a newline all the same), else with a newline; the last
  *           may end with nothing.
@@ -35,6 +35,7 @@ enum batch_verb {
 	BATCH_TAKE,
 	BATCH_GIVE,
 	BATCH_PARK,
+	BATCH_FORCE, /* finish, whichever node holds it */
 	BATCH_ADMIN, /* of the node, about no key: item.admin says which */
 };
 
@@ -83,8 +84,8 @@ int batch_next(struct batch *b, struct batch_item *item);
 size_t batch_n_ops(const struct batch_item *item);
 
 /* The first of n items, as many as one request of the ring can take, which is
- * RING_OPS_MAX operations: gives their number, above 0 if n is, and how many
- * operations they become. */
+ * RING_OPS_MAX operations, and all BATCH_FORCE or none: gives their number, above
+ * 0 if n is, and how many operations they become. */
 size_t batch_part(const struct batch_item *items, size_t n, size_t *n_ops);
 
 /* The answer to item, ended as the batch's records are: "ok K", "EEXIST K". */

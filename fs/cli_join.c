@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* join, leave, forget: who is in the cluster. */
+/* join, forget: who is in the cluster. */
 #include "fs/cli.h"
 #include "fs/cli_daemon.h"
 #include "fs/cli_nodes.h"
@@ -19,7 +19,6 @@
 #include "ring/ring.h"
 
 #define JOIN_S	10
-#define LEAVE_S 30
 #define LOOK_MS 100
 
 static const char join_help[] =
@@ -49,27 +48,6 @@ static const char join_help[] =
 	"  ringfs join --timeout 60 ring.example:7400 [fd00::1]:7400\n"
 	"  ringfs join -m /srv/ring 10.0.0.1:7400 || ringfs members\n";
 
-static const char leave_help[] =
-	"Usage: ringfs leave [OPTION]...\n"
-	"Leave the cluster: the others are told, and show this node as left;\n"
-	"then it is unmounted and its daemon ends. The state is kept: mounted\n"
-	"again, the node is a member again.\n"
-	"\n"
-	"Options:\n"
-	"      --timeout S    wait so many seconds, 1 to 86400 (default: 30)\n"
-	"  -m, --mount DIR    the ring mounted at DIR\n"
-	"  -h, --help         show this text\n"
-	"Without -m: the ring in $RINGFS, else the one around the working\n"
-	"directory, else the only one that is mounted.\n"
-	"\n"
-	"Exit status: 0 done; 64 usage; 69 no daemon; 71 the system refused;\n"
-	"77 permission; 124 it leaves, but the daemon may still run.\n"
-	"\n"
-	"Examples:\n"
-	"  ringfs leave\n"
-	"  ringfs leave --timeout 5 -m /srv/ring\n"
-	"  ringfs leave && rm -r /var/lib/ringfs\n";
-
 static const char forget_help[] =
 	"Usage: ringfs forget [OPTION]... NAME...\n"
 	"Forget members that are dead or have left, on all nodes, as\n"
@@ -88,8 +66,8 @@ static const char forget_help[] =
 	"Examples:\n"
 	"  ringfs forget n3\n"
 	"  ringfs forget -m /srv/ring n3 n4\n"
-	"  ringfs members | awk '$2 == \"left\" { print $1 }' |\n"
-	"    xargs ringfs forget\n";
+	"  ringfs members | awk '$2 == \"left\" { print $1 }' | xargs ringfs "
+	"forget\n";
 
 /* ---- join ---- */
 
@@ -230,31 +208,6 @@ int cli_join(int argc, char **argv)
 	return status;
 }
 
-/* ---- leave ---- */
-
-int cli_leave(int argc, char **argv)
-{
-	uint32_t timeout_s = LEAVE_S;
-	const char *given = read_options(argc, argv, leave_help, &timeout_s);
-	struct cli_daemon d;
-	struct cli_mount m;
-
-	if (optind < argc)
-		cli_usage(argv[0], "'%s': no argument is wanted", argv[optind]);
-	int rc = cli_mount_find(argv[0], given, &m);
-	if (rc != EX_OK)
-		return rc;
-	cli_daemon_find(&m, &d);
-	rc = cli_write_ctl(m.fd, "leave");
-	if (rc < 0)
-		rc = cli_refused(argv[0], m.dir, rc, "");
-	cli_mount_finish(&m); /* our descriptor would keep it busy */
-	if (rc == EX_OK)
-		rc = cli_daemon_wait(argv[0], &d, timeout_s, "it leaves");
-	cli_daemon_finish(&d);
-	return rc;
-}
-
 /* ---- forget ---- */
 
 static int forget(const struct cli_mount *m, const char *name)
@@ -266,7 +219,9 @@ static int forget(const struct cli_mount *m, const char *name)
 	if (rc == 0)
 		return EX_OK;
 	return cli_refused("forget", name, rc,
-			   rc == -EBUSY ? " (it lives)" : "");
+			   rc == -EBUSY	   ? " (it lives)"
+			   : rc == -ENOENT ? " (there is no such member)"
+					   : "");
 }
 
 int cli_forget(int argc, char **argv)

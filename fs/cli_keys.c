@@ -47,7 +47,10 @@ static const char finish_help[] =
 	"Options:\n"
 	"      --token T      only in the life with token T, as 'show' has\n"
 	"                     it; takes one key\n"
-	"      --force        a key that is gone already counts as finished\n"
+	"      --force        whichever node holds them: each is asked to let\n"
+	"                     go of its own, and stops what works on it; and "
+	"a\n"
+	"                     key that is gone already counts as finished\n"
 	"  -m, --mount DIR    the ring mounted at DIR\n"
 	"  -h, --help         show this text\n"
 	"Without -m: the ring in $RINGFS, else the one around the working\n"
@@ -56,8 +59,9 @@ static const char finish_help[] =
 	"\n"
 	"Exit status (with several keys: the highest): 0 finished; 1 there\n"
 	"is no such key or life, or it is another node's; 64 usage;\n"
-	"69 no daemon; 71 the system refused; 75 try again (no majority, or\n"
-	"outcome unknown: look again); 77 permission.\n"
+	"69 no daemon; 71 the system refused; 75 try again (no majority, its\n"
+	"holder is not reached, or outcome unknown: look again);\n"
+	"77 permission.\n"
 	"\n"
 	"Examples:\n"
 	"  ringfs finish order-42\n"
@@ -123,20 +127,22 @@ static void find_hint(int dir_fd, const char *key, int rc, bool is_claim,
 	case EEXIST:
 		got = cli_read_xattr(dir_fd, key, "holder", &fact);
 		add_fact(hint, got, "held by ", &fact, "");
+		if (got == 0 && fact.len == 0) { /* parked, say */
+			got = cli_read_xattr(dir_fd, key, "state", &fact);
+			add_fact(hint, got, "", &fact, "");
+		}
 		break;
+	case EAGAIN:
 	case EROFS:
 		got = cli_read_file(dir_fd, "status/reason", &fact);
 		add_fact(hint, got, "", &fact, "");
 		break;
-	case EAGAIN:
-		text_puts(hint, " (this node is still joining)");
-		break;
 	case ETIMEDOUT:
 		text_puts(hint, " (outcome unknown, look again)");
 		break;
-	case ENOTCONN:
-	case ECONNABORTED:
-		text_puts(hint, " (the daemon is dead; mount again)");
+	case EHOSTUNREACH:
+		got = cli_read_xattr(dir_fd, key, "holder", &fact);
+		add_fact(hint, got, "nothing was done; held by ", &fact, "");
 		break;
 	}
 	text_finish(&fact);
@@ -205,10 +211,20 @@ static int next_answer(const struct text *answer, size_t *at)
 
 struct batch_of {
 	const char *verb;
-	const char *first; /* the batch's first record, or */
-	const char *token; /* of finish-at; then keys is one */
+	const char *token; /* of finish-at, force-at; then keys is one */
 	bool force;
 };
+
+/* Is there no such key? One with another token is there. */
+static bool is_gone(const struct cli_mount *m, const char *key)
+{
+	char *path = xasprintf("keys/%s", key);
+	int rc = faccessat(m->fd, path, F_OK, AT_SYMLINK_NOFOLLOW);
+	bool gone = rc < 0 && errno == ENOENT;
+
+	free(path);
+	return gone;
+}
 
 /* All keys in one batch. Gives the exit status. */
 static int run_batch(const struct cli_mount *m, const struct batch_of *b,
@@ -218,16 +234,20 @@ static int run_batch(const struct cli_mount *m, const struct batch_of *b,
 	size_t at = 0;
 	int status = EX_OK;
 
+	const char *word = b->force ? "force" : b->verb;
+
 	if (b->token != NULL)
-		text_printf(&ask, "finish-at %s ", b->token);
+		text_printf(&ask, "%s-at %s ", word, b->token);
 	else
-		text_add(&ask, b->verb, strlen(b->verb) + 1);
+		text_add(&ask, word, strlen(word) + 1);
 	for (size_t i = 0; i < n; i++)
 		text_add(&ask, keys[i], strlen(keys[i]) + 1);
 	int all = converse(m, &ask, &answer);
 	for (size_t i = 0; i < n; i++) {
 		int rc = all < 0 ? all : next_answer(&answer, &at);
-		if (rc == 0 || (rc == -ENOENT && b->force))
+		if (rc == -ENOENT && b->force && is_gone(m, keys[i]))
+			rc = 0;
+		if (rc == 0)
 			continue;
 		int s = rc == -ENOENT && b->token != NULL
 				? cli_refused(b->verb, keys[i], rc,

@@ -161,6 +161,8 @@ static int recover(const struct state *s, const struct ring_log *log,
 {
 	wait_lease(log);
 	int rc = ring_recover(s->dir, &s->cluster, &s->node, errmsg);
+	if (rc == 0)
+		rc = state_unmark_left(s, errmsg);
 	if (rc != 0)
 		return rc;
 	printf("recovered: generation %" PRIu32 "; start this node, remove the "
@@ -182,6 +184,8 @@ static int run(const char *verb, const struct state *s, bool is_told)
 	if (is_alone(&log)) {
 		cli_say(verb, "there is nothing to recover: no other node "
 			      "votes; just start this one");
+		if (is_told)
+			rc = state_unmark_left(s, errmsg);
 	} else if (!is_told) {
 		show_way();
 	} else {

@@ -31,7 +31,7 @@
 #include "fs/util.h"
 
 /* Parts of a batch under way at a time: while one is carried out, the next is
- * on its way to the disk. */
+ * on its way to the disk. What other nodes are asked for is a part by itself. */
 enum {
 	N_PARTS = 2
 };
@@ -86,6 +86,7 @@ static const struct act {
 	[BATCH_CLAIM] = {RING_CLAIM, 0},
 	[BATCH_SUBMIT] = {RING_SUBMIT, 0},
 	[BATCH_FINISH] = {RING_FINISH, 0},
+	[BATCH_FORCE] = {RING_FINISH, 0},
 	[BATCH_TAKE] = {RING_TAKE, 1u << RING_VIEW_RECOVER},
 	[BATCH_GIVE] = {RING_GIVE, 1u << RING_VIEW_OWNED},
 	[BATCH_PARK] = {RING_PARK,
@@ -114,14 +115,15 @@ static int check_item(const struct call *c, const struct batch_item *item)
 	const struct ring_key *key = ring_find(c->tree->ring, item->name);
 
 	if (key == NULL)
-		return 0;
+		return item->verb == BATCH_FORCE ? -ENOENT : 0;
 	if (!shown_in(c->tree->ring, key, acts[item->verb].views))
 		return -ENOENT;
 	return call_may(c, key->uid);
 }
 
 /* A finish is of the life that is seen now, as rm's is: if another has come when
- * it is applied, the answer is ENOENT. */
+ * it is applied, the answer is ENOENT. One that is forced is of that life in
+ * whoever's hands. */
 static void fill_ops(const struct call *c, const struct batch_item *item,
 		     struct ring_op *op)
 {
@@ -142,6 +144,8 @@ static void fill_ops(const struct call *c, const struct batch_item *item,
 		op[0].id = key ? key->id : 0;
 		op[0].token = key ? key->token : 0;
 	}
+	if (item->verb == BATCH_FORCE)
+		op[0].id = ring_find(c->tree->ring, item->name)->id;
 }
 
 static int rc_of_ops(const struct batch_item *item, const struct ring_op *op)
@@ -175,7 +179,10 @@ static bool part_send(struct part *p)
 	}
 	p->request = (struct ring_request){
 		.ops = p->ops, .n_ops = n_ops, .cb = on_part, .data = p};
-	ring_submit(c->tree->ring, boot_ms(), &p->request);
+	if (p->items[0].verb == BATCH_FORCE)
+		ring_force(c->tree->ring, boot_ms(), &p->request);
+	else
+		ring_submit(c->tree->ring, boot_ms(), &p->request);
 	return true;
 }
 
@@ -201,6 +208,18 @@ static void part_settle(struct part *p)
 	p->ops = NULL;
 }
 
+/* May the next part be sent, beside those that are under way? */
+static bool has_turn(const struct job *job)
+{
+	bool force = job->items[job->n_sent].verb == BATCH_FORCE;
+
+	for (size_t i = 0; i < N_PARTS; i++)
+		if (job->parts[i].ops != NULL &&
+		    (force || job->parts[i].items[0].verb == BATCH_FORCE))
+			return false;
+	return true;
+}
+
 /* Whatever became of a part, the next one is sent: the names in it are others,
  * and their answers say what became of them. */
 static void job_send(struct job *job)
@@ -208,7 +227,8 @@ static void job_send(struct job *job)
 	for (size_t i = 0; i < N_PARTS; i++) {
 		struct part *p = &job->parts[i];
 
-		while (p->ops == NULL && job->n_sent < job->n_items) {
+		while (p->ops == NULL && job->n_sent < job->n_items &&
+		       has_turn(job)) {
 			size_t n_ops;
 
 			p->job = job;

@@ -19,10 +19,18 @@ static int join(struct tree *t, const char *argument)
 /* The node stops when its keys have gone to others, and they were told. */
 static int leave(struct tree *t, const char *argument)
 {
+	bool force = strcmp(argument, "force") == 0;
+
+	if (!force && argument[0] != '\0')
+		return -EINVAL;
+	return ring_leave(t->ring, boot_ms(), force);
+}
+
+static int stay(struct tree *t, const char *argument)
+{
 	if (argument[0] != '\0')
 		return -EINVAL;
-	t->on_leave(t->on_leave_data);
-	return 0;
+	return ring_stay(t->ring, boot_ms());
 }
 
 static int drain(struct tree *t, const char *argument)
@@ -35,10 +43,11 @@ static int drain(struct tree *t, const char *argument)
 
 static int resume(struct tree *t, const char *argument)
 {
-	if (argument[0] != '\0')
-		return -EINVAL;
-	ring_drain(t->ring, boot_ms(), false);
-	return 0;
+	int rc = stay(t, argument);
+
+	if (rc == 0)
+		ring_drain(t->ring, boot_ms(), false);
+	return rc;
 }
 
 static int weight(struct tree *t, const char *argument)
@@ -103,15 +112,11 @@ int dir_ctl_admin(const struct call *c, const char *verb, const char *argument,
 		const char *verb;
 		int (*run)(struct tree *t, const char *argument);
 	} verbs[] = {
-		{"join", join},
-		{"leave", leave},
-		{"drain", drain},
-		{"resume", resume},
-		{"weight", weight},
-		{"forget", forget},
-		{"key-add", key_add},
-		{"key-use", key_use},
-		{"key-remove", key_remove},
+		{"join", join},	      {"leave", leave},
+		{"stay", stay},	      {"drain", drain},
+		{"resume", resume},   {"weight", weight},
+		{"forget", forget},   {"key-add", key_add},
+		{"key-use", key_use}, {"key-remove", key_remove},
 	};
 	struct tree *t = c->tree;
 	size_t i = 0;

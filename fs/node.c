@@ -35,6 +35,7 @@
 
 #include "fs/cluster.h"
 #include "fs/daemonize.h"
+#include "fs/exitcode.h"
 #include "fs/herald.h"
 #include "fs/log.h"
 #include "fs/mount.h"
@@ -73,8 +74,8 @@ struct node {
 	struct mount *mount;
 	int mount_lock; /* or -1 */
 	bool is_mounted, serving, stopping;
-	bool leaving;	 /* the ring was asked to */
-	bool told_leave; /* and has; the cluster was asked to */
+	bool has_news;	 /* the ring's status is another */
+	bool told_leave; /* the ring has left; the cluster was asked to */
 	struct {
 		size_t len;
 		uint8_t bytes[HERALD_OBITUARY_MAX];
@@ -84,32 +85,6 @@ struct node {
 	int status;    /* to exit with */
 	char errmsg[RING_ERRMSG_SIZE];
 };
-
-static int status_of(int rc)
-{
-	switch (rc) {
-	case -EACCES:
-	case -EPERM:
-		return EX_NOPERM;
-	case -EBUSY:
-	case -EEXIST:
-	case -EADDRINUSE:
-	case -EADDRNOTAVAIL:
-	case -EINVAL:
-	case -ENOKEY:
-	case -ENOTDIR:
-	case -ENOENT:
-	case -EUCLEAN:
-	case -EXDEV:
-	case -ESTALE:
-	case -EROFS:
-		return EX_CONFIG;
-	case -ETIMEDOUT:
-		return EX_TEMPFAIL;
-	default:
-		return EX_OSERR;
-	}
-}
 
 /* ---- The way down ---- */
 
@@ -190,7 +165,7 @@ __attribute__((format(printf, 3, 4))) static void fail(struct node *n, int rc,
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	n->status = status_of(rc);
+	n->status = exitcode_of(rc);
 	if (n->serving)
 		log_error("%s", text);
 	else
@@ -270,6 +245,7 @@ static void on_change(void *data, const struct ring_change *change)
 		tree_on_change(n->tree, change);
 }
 
+static int open_ring(struct node *n, struct ring_config config, char *errmsg);
 static void mount_when_ready(struct node *n);
 static void leave_when_ready(struct node *n);
 
@@ -277,6 +253,7 @@ static void on_status(void *data)
 {
 	struct node *n = data;
 
+	n->has_news = true;
 	if (n->tree != NULL && !n->stopping)
 		tree_on_status(n->tree);
 }
@@ -389,6 +366,8 @@ static void on_flush(uv_prepare_t *handle)
 	if (n->stopping || n->ring == NULL)
 		return;
 	mount_when_ready(n);
+	if (n->ring == NULL)
+		return;
 	serve_when_ready(n);
 	leave_when_ready(n);
 	uint64_t now_ms = boot_ms();
@@ -402,24 +381,17 @@ static void on_flush(uv_prepare_t *handle)
 
 /* ---- Leaving ---- */
 
-static void on_leave(void *data)
-{
-	struct node *n = data;
-
-	if (n->leaving || n->ring == NULL)
-		return;
-	n->leaving = true;
-	ring_leave(n->ring, boot_ms());
-}
-
 static void leave_when_ready(struct node *n)
 {
 	struct ring_status status;
 
-	if (!n->leaving || n->told_leave)
+	if (!n->has_news || n->told_leave)
 		return;
+	n->has_news = false;
 	ring_status(n->ring, &status);
 	n->told_leave = status.has_left;
+	if (status.is_unconfirmed)
+		state_mark_left(&n->state);
 	if (n->told_leave)
 		cluster_leave(n->cluster);
 }
@@ -438,11 +410,10 @@ static void start_tree(struct node *n)
 				     .version = VERSION,
 				     .address = n->port.text,
 				     .cluster = n->cluster,
-				     .expect = o->expect,
-				     .on_leave = on_leave,
-				     .data = n};
+				     .expect = o->expect};
 	struct mount_config mount = {.loop = &n->loop,
 				     .dir = o->mountpoint,
+				     .source = o->source,
 				     .allow_other = o->allow_other,
 				     .ops = &tree_ops,
 				     .on_request = on_request,
@@ -453,8 +424,31 @@ static void start_tree(struct node *n)
 
 	n->tree = tree_create(&config);
 	mount.userdata = n->tree;
-	int rc = mount_start(&mount, &n->mount, errmsg);
+	int rc = state_settle(&n->state, errmsg);
 
+	if (rc == 0)
+		rc = mount_start(&mount, &n->mount, errmsg);
+	if (rc != 0)
+		fail(n, rc, "%s", errmsg);
+}
+
+/* Others lead, and this state may be a copy: from now on it is another server,
+ * which they fill. */
+static void renew_log(struct node *n)
+{
+	struct ring_config config = {.cluster = n->state.cluster,
+				     .settings = n->options->settings,
+				     .generation = ring_generation(n->ring),
+				     .join = true};
+	char errmsg[RING_ERRMSG_SIZE];
+
+	log_warning("the state was moved, or is a copy, and others have gone "
+		    "on: it is filled by them again");
+	ring_close(n->ring);
+	n->ring = NULL;
+	int rc = state_renew(&n->state, errmsg);
+	if (rc == 0)
+		rc = open_ring(n, config, errmsg);
 	if (rc != 0)
 		fail(n, rc, "%s", errmsg);
 }
@@ -467,8 +461,12 @@ static void mount_when_ready(struct node *n)
 	if (n->tree != NULL)
 		return;
 	ring_status(n->ring, &status);
+	if (status.error == -ESTALE)
+		state_mark_copied(&n->state);
 	if (status.health == RING_FAILED)
 		fail(n, status.error, "%s: %s", n->state.dir, status.reason);
+	else if (status.is_refuted)
+		renew_log(n);
 	else if (ring_self(n->ring) != RING_NONE)
 		start_tree(n);
 }
@@ -487,20 +485,22 @@ static void on_join_timeout(uv_timer_t *handle)
 
 		fail(n, -ETIMEDOUT,
 		     "no member of a cluster answered at %s within %d s; is "
-		     "one running there, and is its port open for UDP and TCP?",
+		     "another node running there, and is its port open for UDP "
+		     "and TCP?",
 		     joins, JOIN_MS / 1000);
 		free(joins);
 		return;
 	}
-	if (n->is_mounted && !n->serving)
-		begin_to_serve(n); /* it can be read, and says why not more */
-	if (n->tree != NULL)
+	if (n->serving || (n->tree != NULL && !n->is_mounted))
 		return;
 	ring_status(n->ring, &status);
-	if (n->options->foreground && n->can_wait && status.error == 0) {
-		/* The others may be started later. */
+	/* It can be read; or the others may be started later. */
+	if (n->is_mounted ||
+	    (n->options->foreground && n->can_wait && status.error == 0)) {
 		log_warning("not ready after %d s: %s", JOIN_MS / 1000,
 			    status.reason);
+		if (n->is_mounted)
+			begin_to_serve(n);
 		return;
 	}
 	fail(n, status.error != 0 ? status.error : -ETIMEDOUT,
@@ -555,6 +555,7 @@ static int open_ring(struct node *n, struct ring_config config, char *errmsg)
 	config.dir = n->state.dir;
 	config.id = n->state.node;
 	config.boot = n->state.boot;
+	config.is_moved = n->state.is_moved;
 	config.name = o->name;
 	config.weight = o->weight;
 	config.is_client = o->is_client;
@@ -715,7 +716,7 @@ static int run(struct node *n, char *errmsg)
 	int rc = port_open(n->options->bind, &n->port, errmsg);
 
 	if (rc != 0)
-		return status_of(rc);
+		return exitcode_of(rc);
 	init_loop(n);
 	rc = start_herald(n);
 	if (rc != 0)
@@ -736,7 +737,7 @@ static int run(struct node *n, char *errmsg)
 	if (rc == 0) {
 		serve(n);
 	} else {
-		n->status = status_of(rc);
+		n->status = exitcode_of(rc);
 		stop(n);
 		uv_run(&n->loop, UV_RUN_DEFAULT);
 	}
@@ -774,10 +775,11 @@ int node_main(const struct options *o)
 	if (status == 0) {
 		struct state_wish wish = {.key_file = o->key_file,
 					  .joins = o->n_joins > 0,
-					  .is_new = o->is_new};
+					  .is_new = o->is_new,
+					  .is_client = o->is_client};
 
 		rc = state_open(o->state, &wish, &n->state, errmsg);
-		status = rc == 0 ? 0 : status_of(rc);
+		status = rc == 0 ? 0 : exitcode_of(rc);
 	}
 	if (status == 0) {
 		status = mount_check_state(o->mountpoint, o->state, errmsg);

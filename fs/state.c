@@ -17,6 +17,7 @@
 #include <xxhash.h>
 
 #include "fs/log.h"
+#include "fs/place.h"
 #include "fs/util.h"
 
 #define FILE_MAX    256 /* bytes; no file of ours is longer */
@@ -112,6 +113,10 @@ static int replace_file(int dir_fd, const char *name, const char *bytes,
  *              "node " 32 hex digits "\n"
  *              "check " 16 hex digits "\n"
  *   boot       "boot " 1 to 20 digits "\n"
+ *              "check " 16 hex digits "\n"
+ *
+ *   place      "files " 16 hex digits "\n"
+ *              "machine " 16 hex digits "\n"; zeros: it is not known
  *              "check " 16 hex digits "\n"
  *
  * check is XXH3_64bits of all bytes before its line. Digits are lower case; a
@@ -385,6 +390,11 @@ static int refuse_random(const struct opening *o, int rc)
 
 static int found(const struct opening *o, struct state *s)
 {
+	if (o->wish->is_client)
+		return refuse(o, -EINVAL,
+			      "a client does not vote, so it cannot be the "
+			      "first of a cluster; start another node without "
+			      "--client, and let this one --join it");
 	int rc = random_id(&s->cluster);
 
 	s->is_founder = true;
@@ -496,8 +506,15 @@ static int count_start(const struct opening *o, struct state *s)
 
 /* Each start counts on: after enough of them a copy would be the newest life, and
  * vote with what it has forgotten. */
-static int check_copied(const struct opening *o)
+static int check_marks(const struct opening *o)
 {
+	if (faccessat(o->fd, "left", F_OK, AT_EACCESS) == 0)
+		return refuse(o, -ESTALE,
+			      "the node of the state in '%.300s' has left by "
+			      "force: remove all of it but the key, and join "
+			      "again with --join; or, if nobody else has its "
+			      "keys, see recover-quorum",
+			      o->dir);
 	if (faccessat(o->fd, "copied", F_OK, AT_EACCESS) < 0)
 		return 0;
 	return refuse(o, -ESTALE,
@@ -507,19 +524,101 @@ static int check_copied(const struct opening *o)
 		      o->dir);
 }
 
-void state_mark_copied(const struct state *s)
+/* ---- Where it is ---- */
+
+static int put_place(const struct place *p, char bytes[FILE_MAX])
+{
+	int len = snprintf(bytes, FILE_MAX,
+			   "files %016" PRIx64 "\nmachine %016" PRIx64 "\n",
+			   p->files, p->machine);
+
+	return add_check(bytes, len);
+}
+
+/* What is damaged was written by nobody: so it may be a copy. */
+static bool read_place(const struct opening *o, struct place *out)
+{
+	char bytes[FILE_MAX];
+	struct scan scan = {.bytes = bytes};
+
+	if (read_file(o->fd, "place", bytes, &scan.len) < 0)
+		return false;
+	scan_word(&scan, "files ");
+	out->files = scan_hex(&scan, 16);
+	scan_word(&scan, "\nmachine ");
+	out->machine = scan_hex(&scan, 16);
+	scan_word(&scan, "\n");
+	scan_check(&scan);
+	return !scan.bad;
+}
+
+/* Without a log there is nothing that a copy could have forgotten. */
+static bool was_moved(const struct opening *o)
+{
+	struct place was, is;
+
+	if (faccessat(o->fd, "wal", F_OK, AT_EACCESS) < 0 ||
+	    faccessat(o->fd, "place", F_OK, AT_EACCESS) < 0)
+		return false;
+	place_look(o->fd, &is);
+	return !read_place(o, &was) || !place_is_same(&was, &is);
+}
+
+int state_settle(struct state *s, char errmsg[RING_ERRMSG_SIZE])
+{
+	struct opening o = {.dir = s->dir, .errmsg = errmsg};
+	struct place was, is;
+	char bytes[FILE_MAX];
+	int rc = 0;
+
+	o.fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (o.fd < 0)
+		return refuse_file(&o, -errno, "place");
+	place_look(o.fd, &is);
+	if (!read_place(&o, &was) || was.files != is.files ||
+	    was.machine != is.machine)
+		rc = replace_file(o.fd, "place", bytes,
+				  (size_t)put_place(&is, bytes));
+	close(o.fd);
+	s->is_moved = false;
+	return rc < 0 ? refuse_file(&o, rc, "place") : 0;
+}
+
+static void mark(const struct state *s, const char *name)
 {
 	int dir = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int fd = openat(dir, "copied",
-			O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+			0600);
 
 	if (fd < 0 || fsync(fd) < 0 || fsync(dir) < 0)
-		log_warning("'%s/copied' cannot be made: %s", s->dir,
+		log_warning("'%s/%s' cannot be made: %s", s->dir, name,
 			    strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	if (dir >= 0)
 		close(dir);
+}
+
+void state_mark_copied(const struct state *s)
+{
+	mark(s, "copied");
+}
+
+void state_mark_left(const struct state *s)
+{
+	mark(s, "left");
+}
+
+int state_unmark_left(const struct state *s, char errmsg[RING_ERRMSG_SIZE])
+{
+	char *path = xasprintf("%s/left", s->dir);
+	int rc = unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+
+	if (rc != 0)
+		snprintf(errmsg, RING_ERRMSG_SIZE, "'%.300s': %s", path,
+			 strerror(-rc));
+	free(path);
+	return rc;
 }
 
 int state_open(const char *dir, const struct state_wish *wish,
@@ -539,12 +638,13 @@ int state_open(const char *dir, const struct state_wish *wish,
 		rc = out->lock_fd;
 		goto out_fd;
 	}
-	rc = check_copied(&o);
+	rc = check_marks(&o);
 	if (rc == 0)
 		rc = read_identity(&o, out);
 	if (rc == 0)
 		rc = count_start(&o, out);
 	out->has_gossip = first_of(o.fd, gossip) != NULL;
+	out->is_moved = was_moved(&o);
 	if (rc < 0)
 		close(out->lock_fd);
 	else
@@ -588,7 +688,6 @@ int state_join(struct state *s, const struct ring_id *cluster,
 {
 	struct opening o = {.dir = s->dir, .errmsg = errmsg};
 
-	assert(!state_has_cluster(s));
 	o.fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (o.fd < 0)
 		return refuse_file(&o, -errno, "identity");
@@ -597,6 +696,18 @@ int state_join(struct state *s, const struct ring_id *cluster,
 	int rc = write_identity(&o, s);
 	close(o.fd);
 	return rc;
+}
+
+/* The identity first: a founder could not start without a log. */
+int state_renew(struct state *s, char errmsg[RING_ERRMSG_SIZE])
+{
+	struct opening o = {.dir = s->dir, .errmsg = errmsg};
+	int rc = state_join(s, &s->cluster, errmsg);
+
+	if (rc < 0)
+		return rc;
+	rc = ring_remove_log(s->dir);
+	return rc < 0 ? refuse_file(&o, rc, "wal") : 0;
 }
 
 bool state_has_cluster(const struct state *s)

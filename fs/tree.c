@@ -192,8 +192,6 @@ struct tree *tree_create(const struct tree_config *config)
 	t->version = xstrdup(config->version);
 	t->address = xstrdup(config->address);
 	t->cluster = config->cluster;
-	t->on_leave = config->on_leave;
-	t->on_leave_data = config->data;
 	t->expect = config->expect;
 	t->data = xcalloc(N_DIRS, sizeof(*t->data));
 	clock_gettime(CLOCK_REALTIME, &t->started);

@@ -36,10 +36,7 @@ struct tree_config {
 	gid_t gid;
 	mode_t write_mode; /* 0755, or 0775 with a group */
 	const char *version;
-	const char *address; /* ADDR:PORT of this node */
-	/* A user asks that this node leave the cluster, and end. */
-	void (*on_leave)(void *data);
-	void *data;
+	const char *address;	 /* ADDR:PORT of this node */
 	struct cluster *cluster; /* borrowed; NULL: this node is all there is */
 	uint32_t expect;	 /* nodes to be seen together, for status/ */
 };

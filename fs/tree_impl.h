@@ -211,8 +211,6 @@ struct tree {
 	mode_t write_mode;
 	char *version, *address;
 	struct cluster *cluster; /* may be NULL */
-	void (*on_leave)(void *data);
-	void *on_leave_data;
 	uint32_t expect;
 	struct timespec started;
 	bool draining;

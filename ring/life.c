@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* This node: how it joins, is up, keeps its lease, and leaves.
+/* This node: how it joins, is up, and keeps its lease.
  *
  *   no log:        JOIN to one member after the other, until a leader is heard
  *   a leader:      UP to it, again and again, until it is applied here
@@ -9,7 +9,7 @@
  *                  again
  *   down applied:  the life is over, nothing of it is under way any more; UP
  *                  again, in a new epoch
- *   leaving:       nothing held is shown; DOWN to the leader, until applied
+ *   leaving:       leave.c
  *
  * A cluster of one needs no lease: nobody could declare it down. */
 #include <errno.h>
@@ -21,9 +21,11 @@
 
 #include "ring/ring_impl.h"
 
-#define JOIN_MS	    500	 /* between two members that are asked */
-#define NAME_MS	    1000 /* before a name that is taken is asked for */
-#define CAMPAIGN_MS 50	 /* between two voters that stand for election */
+#define JOIN_MS	     500  /* between two members that are asked */
+#define NAME_MS	     1000 /* before a name that is taken is asked for */
+#define CAMPAIGN_MS  50	  /* between two voters that stand for election */
+#define STAND_MS     5	  /* until one who could not tries again */
+#define STAND_FOR_MS 500  /* then the library's own time-out has come */
 
 void life_create(struct ring *r)
 {
@@ -98,6 +100,8 @@ static void take_own(struct ring *r, uint32_t node, bool is_known)
 		view_show(r, false);
 		request_life_over(r, is_known);
 	}
+	if (!up)
+		leave_on_life_over(r);
 	if (n->up && !up && n->boot > r->config.boot)
 		life_refuse(r, -ESTALE,
 			    "the state was copied, or this daemon was "
@@ -129,6 +133,7 @@ void life_reload(struct ring *r)
 
 	for (uint32_t i = 0; keyset_node(r->keys, i) != NULL; i++)
 		say_life(r, i);
+	request_doubt(r);
 	if (n == NULL || (r->is_up && n->up && n->epoch == r->epoch))
 		return;
 	take_own(r, node, false);
@@ -138,7 +143,8 @@ static void refuse_copy(struct ring *r)
 {
 	life_refuse(r, -ESTALE,
 		    "the state is copied or restored: this start "
-		    "was counted before; remove the copy");
+		    "was counted before; start with an empty --state, and "
+		    "--join");
 }
 
 /* Whoever has it may be our own former life, with a state that was lost, which
@@ -210,8 +216,9 @@ static void send_leases(struct ring *r)
 	free(b.base);
 }
 
-/* The leader is proven dead. One voter stands for election at a time, by id: the
- * logs that follow a dead leader are mostly equally long (holes.md 19). */
+/* The leader is proven dead. One voter stands for election at a time, by id: who
+ * has the longest log nobody knows, and mostly they are equally long. One with a
+ * shorter log is refused, and the next one stands (holes.md 19). */
 static void plan_campaign(struct ring *r)
 {
 	unsigned before = 0;
@@ -223,17 +230,24 @@ static void plan_campaign(struct ring *r)
 			!ring_same(&r->voters[i].id, &r->group_status.leader) &&
 			memcmp(&r->voters[i].id, &r->config.id,
 			       sizeof(r->config.id)) < 0;
+	r->dead_leader = r->group_status.leader;
 	r->campaign_at_ms = r->now_ms + before * (uint64_t)CAMPAIGN_MS;
-	r->campaign_term = r->group_status.term;
+	r->campaign_until_ms = r->campaign_at_ms + STAND_FOR_MS;
 }
 
 static void campaign(struct ring *r)
 {
+	const struct group_status *s = &r->group_status;
+
 	if (r->now_ms < r->campaign_at_ms)
 		return;
 	r->campaign_at_ms = UINT64_MAX;
-	if (r->campaign_term == r->group_status.term)
-		group_campaign(r->group, r->now_ms);
+	if (s->has_leader && !ring_same(&s->leader, &r->dead_leader))
+		return;
+	/* What it has heard last may be on its way to the disk still. */
+	if (group_campaign(r->group, r->now_ms) == -EAGAIN &&
+	    r->now_ms < r->campaign_until_ms)
+		r->campaign_at_ms = r->now_ms + STAND_MS;
 }
 
 static void empty_out(struct ring *r)
@@ -248,7 +262,7 @@ static void empty_out(struct ring *r)
 
 bool ring_check(struct ring *r, uint64_t now_ms)
 {
-	view_show(r, r->is_up && !r->is_leaving && !r->is_refused &&
+	view_show(r, r->is_up && !r->is_given && !r->is_refused &&
 			     (r->is_alone || lease_is_held(r->lease, now_ms)));
 	return r->shows;
 }
@@ -280,28 +294,10 @@ static void ask_up(struct ring *r)
 	free(b.base);
 }
 
-/* Also when the life is over: until the vote is taken away. */
-static void ask_down(struct ring *r)
-{
-	struct keyset_origin o = {
-		.id = r->config.id, .boot = r->config.boot, .epoch = r->epoch};
-	struct buf b = {0};
-
-	if (r->group_status.is_leader) {
-		member_on_leaving(r, &o);
-		return;
-	}
-	peer_put_kind(&b, PEER_ITEMS);
-	keyset_put_down(&b, &o.id, o.boot, o.epoch, RING_LEFT);
-	ring_send(r, &r->last_leader, &b);
-	free(b.base);
-}
-
 static bool must_ask(const struct ring *r)
 {
-	if (r->is_leaving)
-		return !life_has_left(r) && !ring_is_nobody(&r->last_leader);
-	return r->group_status.has_leader && !r->is_refused && !r->is_up;
+	return r->group_status.has_leader && !r->is_refused && !r->is_up &&
+	       !r->is_leaving;
 }
 
 static void ask(struct ring *r)
@@ -312,20 +308,23 @@ static void ask(struct ring *r)
 	    (s->has_leader && ring_is_self(r, &s->leader) && !s->is_leader))
 		return;
 	r->ask_at_ms = r->now_ms + REPEAT_MS;
-	if (r->is_leaving)
-		ask_down(r);
-	else
-		ask_up(r);
+	ask_up(r);
 }
 
 /* ---- The share of the ring ---- */
+
+/* Who leaves drains, so that what moves goes to those who stay. */
+static bool wants_drain(const struct ring *r)
+{
+	return r->is_draining || r->is_leaving;
+}
 
 static bool must_share(const struct ring *r)
 {
 	const struct ring_node *n = keyset_node(r->keys, r->self);
 
-	return r->is_up && !r->is_leaving && r->group_status.has_leader &&
-	       (n->weight != r->weight || n->is_draining != r->is_draining);
+	return r->is_up && !r->is_given && r->group_status.has_leader &&
+	       (n->weight != r->weight || n->is_draining != wants_drain(r));
 }
 
 static void ask_share(struct ring *r)
@@ -334,7 +333,7 @@ static void ask_share(struct ring *r)
 				     .boot = r->config.boot,
 				     .epoch = r->epoch,
 				     .weight = r->weight,
-				     .is_draining = r->is_draining};
+				     .is_draining = wants_drain(r)};
 	struct buf b = {0};
 
 	if (!must_share(r) || r->now_ms < r->share_at_ms)
@@ -383,7 +382,7 @@ static bool must_join(const struct ring *r)
 	       (r->group_status.role == GROUP_NONE || status_is_leaderless(r));
 }
 
-static const struct member *next_alive(struct ring *r)
+const struct member *life_next_alive(struct ring *r)
 {
 	for (size_t i = 0; i < r->n_members; i++) {
 		const struct member *m =
@@ -406,7 +405,7 @@ static void join(struct ring *r)
 	if (!must_join(r) || r->now_ms < r->join_at_ms)
 		return;
 	r->join_at_ms = r->now_ms + JOIN_MS;
-	const struct member *m = next_alive(r);
+	const struct member *m = life_next_alive(r);
 
 	if (m == NULL)
 		return;
@@ -470,7 +469,7 @@ void life_on_newer(struct ring *r, uint32_t generation)
 		 ": remove the state directory, but keep its key, and join "
 		 "again with --join",
 		 generation, r->generation);
-	life_refuse(r, -ESTALE, "%s", line);
+	life_refuse(r, -EXDEV, "%s", line);
 }
 
 /* ---- Running ---- */
@@ -481,6 +480,7 @@ void life_run(struct ring *r)
 	empty_out(r);
 	campaign(r);
 	ring_check(r, r->now_ms);
+	leave_run(r);
 	ask(r);
 	ask_share(r);
 	join(r);
@@ -498,6 +498,8 @@ uint64_t life_next_ms(const struct ring *r)
 		next = r->share_at_ms;
 	if (must_join(r) && r->join_at_ms < next)
 		next = r->join_at_ms;
+	if (leave_next_ms(r) < next)
+		next = leave_next_ms(r);
 	return next > r->now_ms ? next : r->now_ms + 1;
 }
 
@@ -509,17 +511,4 @@ int ring_obituary(struct ring *r, uint64_t now_ms, const void *bytes,
 	r->now_ms = now_ms;
 	r->is_stirred = true;
 	return lease_recv(r->lease, now_ms, &msg, &r->out);
-}
-
-void ring_leave(struct ring *r, uint64_t now_ms)
-{
-	r->now_ms = now_ms;
-	r->is_leaving = r->is_stirred = true;
-	r->ask_at_ms = 0;
-	view_show(r, false);
-}
-
-bool life_has_left(const struct ring *r)
-{
-	return r->has_left || (r->is_leaving && !r->is_up && r->is_alone);
 }

@@ -333,7 +333,6 @@ void member_on_leaving(struct ring *r, const struct keyset_origin *o)
 {
 	struct buf b = {0};
 
-	servers_on_leaving(r, &o->id);
 	if (lease_may_leave(r->lease, r->now_ms, &o->id, o->boot, o->epoch))
 		return;
 	ring_begin_entry(r, &b);

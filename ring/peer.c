@@ -5,16 +5,19 @@
  *
  *   GROUP     1 u8 | as group.c has it
  *   LEASE     2 u8 | as lease_wire.c draws it
- *   ITEMS     3 u8 | items, as entry.c draws them: UP, DOWN, SHARE, REQUEST
+ *   ITEMS     3 u8 | items, as entry.c draws them: UP, SHARE, REQUEST
  *   JOIN      4 u8 | hops u8 | node 16 | cluster 16 | server u64 | settings
  *             | name_len u8 | name
  *   REFUSAL   5 u8 | whom u64 | why u8 | settings
- *   FAREWELL  6 u8
+ *   FAREWELL  6 u8 | number u64 | is_over u8, 0 or 1
+ *   FINISH    7 u8 | n times: id u64 | token u64
+ *   LEAVE     8 u8 | hops u8 | node 16 | number u64 | boot u64 | epoch u64
+ *             | wish u8
  *
  *   settings  vnodes u32 | claims u32 | lease_ms u32 | calm_ms u32
  *             | max_attempts u32 | handover_timeout_ms u32
  *
- * A JOIN or REFUSAL that is longer or shorter is malformed. */
+ * A JOIN, REFUSAL, FAREWELL or LEAVE that is longer or shorter is malformed. */
 #include "ring/peer.h"
 
 #include <errno.h>
@@ -136,6 +139,62 @@ int peer_get_refusal(struct reader *body, struct peer_refusal *out)
 	return why == 0 || why >= PEER_N_WHY ? -EBADMSG : end(body);
 }
 
+void peer_put_leave(struct buf *b, const struct peer_leave *leave)
+{
+	peer_put_kind(b, PEER_LEAVE);
+	buf_u8(b, leave->hops);
+	buf_put(b, leave->node.byte, sizeof(leave->node.byte));
+	buf_u64(b, leave->number);
+	buf_u64(b, leave->boot);
+	buf_u64(b, leave->epoch);
+	buf_u8(b, (uint8_t)leave->wish);
+}
+
+int peer_get_leave(struct reader *body, struct peer_leave *out)
+{
+	*out = (struct peer_leave){.hops = reader_u8(body)};
+	get_id(body, &out->node);
+	out->number = reader_u64(body);
+	out->boot = reader_u64(body);
+	out->epoch = reader_u64(body);
+	uint8_t wish = reader_u8(body);
+
+	out->wish = wish;
+	return out->hops > 1 || wish == 0 || wish >= PEER_N_WISHES ? -EBADMSG
+								   : end(body);
+}
+
+void peer_put_farewell(struct buf *b, const struct peer_farewell *farewell)
+{
+	peer_put_kind(b, PEER_FAREWELL);
+	buf_u64(b, farewell->number);
+	buf_u8(b, farewell->is_over);
+}
+
+int peer_get_farewell(struct reader *body, struct peer_farewell *out)
+{
+	*out = (struct peer_farewell){.number = reader_u64(body)};
+	uint8_t is_over = reader_u8(body);
+
+	out->is_over = is_over;
+	return is_over > 1 ? -EBADMSG : end(body);
+}
+
+void peer_put_life(struct buf *b, uint64_t id, uint64_t token)
+{
+	buf_u64(b, id);
+	buf_u64(b, token);
+}
+
+bool peer_next_life(struct reader *body, uint64_t *id, uint64_t *token)
+{
+	if (body->bad || reader_left(body) == 0)
+		return false;
+	*id = reader_u64(body);
+	*token = reader_u64(body);
+	return !body->bad;
+}
+
 static void take_up(const struct item *item, struct peer_item *out)
 {
 	out->is_up = true;
@@ -168,8 +227,6 @@ static bool may_ask(const struct item *item, const struct ring_id *from)
 	switch (item->type) {
 	case ITEM_UP:
 		return entry_name_check(item->name, item->name_len) == 0;
-	case ITEM_DOWN:
-		return item->reason == RING_LEFT;
 	case ITEM_REQUEST:
 	case ITEM_SHARE:
 		return true;
@@ -193,7 +250,6 @@ int peer_next_item(struct reader *body, const struct ring_id *from,
 		entry_op(body, &op);
 	if (body->bad)
 		return -EBADMSG;
-	out->is_down = item.type == ITEM_DOWN;
 	out->origin = item.origin;
 	out->n_ops = item.n_ops;
 	out->len = (size_t)(body->at - out->bytes);

@@ -22,7 +22,9 @@ enum peer_kind {
 	PEER_ITEMS,	/* the body is peer_next_item()'s */
 	PEER_JOIN,
 	PEER_REFUSAL,
-	PEER_FAREWELL, /* no body: you have left, you may go */
+	PEER_FAREWELL,
+	PEER_FINISH, /* the body is peer_next_life()'s */
+	PEER_LEAVE,
 	PEER_N_KINDS
 };
 
@@ -67,21 +69,53 @@ struct peer_refusal {
 void peer_put_refusal(struct buf *b, const struct peer_refusal *refusal);
 int peer_get_refusal(struct reader *body, struct peer_refusal *out);
 
+/* I want to leave, or no more (leave.c). */
+enum peer_wish {
+	PEER_LEAVES = 1, /* take my vote away, and tell me */
+	PEER_GIVES,	 /* and I show nothing any more: let my life be over */
+	PEER_STAYS,	 /* I do not leave */
+	PEER_N_WISHES
+};
+struct peer_leave {
+	uint8_t hops; /* as of a join */
+	struct ring_id node;
+	uint64_t number; /* of this wish; the farewell repeats it */
+	uint64_t boot, epoch;
+	enum peer_wish wish;
+};
+void peer_put_leave(struct buf *b, const struct peer_leave *leave);
+int peer_get_leave(struct reader *body, struct peer_leave *out);
+
+/* You who leave: by a configuration that is committed you vote no more. */
+struct peer_farewell {
+	uint64_t number; /* of the wish that this answers */
+	bool is_over;	 /* and the life that it named is over */
+};
+void peer_put_farewell(struct buf *b, const struct peer_farewell *farewell);
+int peer_get_farewell(struct reader *body, struct peer_farewell *out);
+
+/* You who hold these keys, finish them (force.c): a message is begun with
+ * PEER_FINISH, and each life is appended. token 0: whatever it is. */
+void peer_put_life(struct buf *b, uint64_t id, uint64_t token);
+/* The next of a message's lives. False: there are no more, or what is left is
+ * none. */
+bool peer_next_life(struct reader *body, uint64_t *id, uint64_t *token);
+
 /* One item that a node wants in the log. */
 struct peer_item {
-	bool is_up, is_down, is_share; /* else a request */
-	struct keyset_up up;	       /* is_up; its name is in name */
+	bool is_up, is_share; /* else a request */
+	struct keyset_up up;  /* is_up; its name is in name */
 	char name[RING_NAME_MAX + 1];
 	struct keyset_share share;   /* is_share */
-	struct keyset_origin origin; /* a request's; is_down: id, boot, epoch */
+	struct keyset_origin origin; /* a request's */
 	uint32_t n_ops;
 	const uint8_t *bytes; /* the item, as it stands in an entry; borrowed */
 	size_t len;
 };
 
 /* The next item of from's message. 1: it is there; 0: there are no more;
- * -EBADMSG: malformed, or not what from may ask for: requests, its own up,
- * share and leaving. */
+ * -EBADMSG: malformed, or not what from may ask for: requests, its own up and
+ * share. */
 int peer_next_item(struct reader *body, const struct ring_id *from,
 		   struct peer_item *out);
 

@@ -39,7 +39,7 @@
 
 /* ---- Answering: later, never from inside a call of ours ---- */
 
-static void answer(struct ring *r, struct ring_request *req, int rc)
+void request_answer(struct ring *r, struct ring_request *req, int rc)
 {
 	req->rc = rc;
 	req->pending = NULL;
@@ -105,8 +105,19 @@ static void pending_free(struct ring_pending *p)
 	free(p);
 }
 
+/* How many of p's operations may take a key away from this node. */
+static size_t n_taking(const struct ring_pending *p)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->n_ops; i++)
+		n += p->ops[i].type >= RING_GIVE;
+	return n;
+}
+
 static void unlink_pending(struct ring *r, struct ring_pending *p)
 {
+	r->n_taking -= n_taking(p);
 	*p->at = p->next;
 	if (p->next != NULL)
 		p->next->at = p->at;
@@ -128,34 +139,71 @@ static struct ring_pending *find_pending(const struct ring *r, uint64_t seq)
 static void abandon(struct ring *r, struct ring_pending *p, int rc)
 {
 	assert(p->req != NULL);
-	answer(r, p->req, rc);
+	request_answer(r, p->req, rc);
 	p->req = NULL;
 	r->n_abandoned++;
 }
 
-/* Keys that are about to leave vanish first (holes.md 4): before anyone else
- * can have applied it, and shown them. */
-static void set_leaving(struct ring *r, const struct ring_op *op, bool on)
+/* May op take key from this node, by what is known here? A key that is given
+ * back for the last time is parked; a take on its way counts as one more. */
+static bool may_leave(const struct ring *r, const struct ring_op *op,
+		      const struct ring_key *key)
 {
-	if (op->type != RING_FINISH && op->type != RING_LET)
-		return;
+	if ((op->id != 0 && op->id != key->id) ||
+	    (op->token != 0 && op->token != key->token))
+		return false;
+	if (op->type == RING_GIVE)
+		return key->attempts + 1u >= ring_settings(r)->max_attempts;
+	return op->type == RING_FINISH || op->type == RING_LET ||
+	       op->type == RING_PARK;
+}
+
+/* Keys that are about to leave vanish first (holes.md 4): before anyone else
+ * can have applied it, and shown them, or claimed or retried them. Gives: it is
+ * shown again, which another operation may have hidden, too. */
+static bool set_leaving(struct ring *r, const struct ring_op *op, bool on)
+{
+	if (op->type < RING_GIVE)
+		return false;
 	struct ring_key *key = keyset_find(r->keys, op->name, strlen(op->name));
 
 	if (key == NULL || key->holder != r->self ||
-	    (op->id != 0 && op->id != key->id) ||
-	    (op->token != 0 && op->token != key->token))
-		return;
+	    (on && !may_leave(r, op, key)))
+		return false; /* off: its token may be another by now */
+	bool was = key->hidden & HIDDEN_LEAVING;
+
 	if (on)
 		key->hidden |= HIDDEN_LEAVING;
 	else
 		key->hidden &= (uint8_t)~HIDDEN_LEAVING;
+	return was && !on;
 }
 
-/* p did nothing, and never will. */
+/* key has come, or changed: what is on its way may mean it since. */
+void request_hide(struct ring *r, const struct ring_key *key)
+{
+	const struct ring_pending *p = r->n_taking > 0 ? r->pending : NULL;
+
+	for (; p != NULL; p = p->next)
+		for (size_t i = 0; i < p->n_ops; i++)
+			if (p->ops[i].type >= RING_GIVE &&
+			    strcmp(p->ops[i].name, key->name) == 0)
+				set_leaving(r, &p->ops[i], true);
+}
+
+/* For keys that were shown again, which other requests have hidden, too. */
+static void set_all_leaving(struct ring *r)
+{
+	for (struct ring_pending *p = r->pending; p != NULL; p = p->next)
+		for (size_t i = 0; i < p->n_ops; i++)
+			set_leaving(r, &p->ops[i], true);
+}
+
+/* p did nothing, and never will. Say set_all_leaving() after the last. */
 static void drop(struct ring *r, struct ring_pending *p, int rc)
 {
 	if (p->req != NULL)
-		answer(r, p->req, rc);
+		request_answer(r, p->req, rc);
 	for (size_t i = 0; i < p->n_ops; i++)
 		set_leaving(r, &p->ops[i], false);
 	unlink_pending(r, p);
@@ -200,6 +248,19 @@ bool request_is_abandoned(const struct ring *r, const struct ring_key *key)
 	/* A submission in a batch is completed by the same batch. */
 	return p != NULL && p->req == NULL &&
 	       (!key->submitting || p->n_ops == 1);
+}
+
+bool request_may_have_made(const struct ring *r, const struct ring_key *key)
+{
+	if (key->claimer != r->self)
+		return false;
+	for (const struct ring_pending *p = r->pending; p; p = p->next)
+		for (size_t i = 0; p->tried && i < p->n_ops; i++)
+			if ((p->ops[i].type == RING_CLAIM ||
+			     p->ops[i].type == RING_SUBMIT) &&
+			    strcmp(p->ops[i].name, key->name) == 0)
+				return true;
+	return false;
 }
 
 /* The keys that one request has claimed for a caller who is gone. */
@@ -310,7 +371,9 @@ static void set_unsent(struct ring *r, struct ring_pending *p)
 	p->last_of_batch = p->sent = false;
 }
 
-static void take_answer(struct ring *r, struct ring_pending *p, size_t i,
+/* A key of that name may be there also after it was taken away: another one.
+ * Gives: as set_leaving(). */
+static bool take_answer(struct ring *r, struct ring_pending *p, size_t i,
 			const struct keyset_answer *a)
 {
 	if (p->req != NULL) {
@@ -320,8 +383,19 @@ static void take_answer(struct ring *r, struct ring_pending *p, size_t i,
 		op->got_id = a->id;
 		op->got_token = a->token;
 	}
-	if (a->rc != 0)
-		set_leaving(r, &p->ops[i], false);
+	return set_leaving(r, &p->ops[i], false);
+}
+
+/* Of a key that was there before its answer. */
+static void settle(struct ring *r, const struct ring_pending *p, size_t i,
+		   const struct keyset_answer *a)
+{
+	const struct ring_op *op = &p->ops[i];
+
+	if (op->type == RING_CLAIM || op->type == RING_SUBMIT)
+		view_settle(r, op->name,
+			    p->req == NULL && a->rc == 0 &&
+				    makes_orphan(r, op, a));
 }
 
 void request_on_request(void *ring, const struct keyset_origin *origin)
@@ -337,6 +411,7 @@ void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 		       const struct keyset_answer *answers, size_t n)
 {
 	struct ring *r = ring;
+	bool shown = false;
 
 	r->applying = NULL;
 	if (origin->seq == 0) {
@@ -358,18 +433,22 @@ void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 	if (rc == -EAGAIN) /* too many answers are kept: the floor rises */
 		return;
 	assert(rc != 0 || n == p->n_ops);
-	for (size_t i = 0; rc == 0 && i < n; i++)
-		take_answer(r, p, i, &answers[i]);
+	unlink_pending(r, p);
+	for (size_t i = 0; rc == 0 && i < n; i++) {
+		shown |= take_answer(r, p, i, &answers[i]);
+		settle(r, p, i, &answers[i]);
+	}
 	for (size_t i = 0; rc != 0 && i < p->n_ops; i++)
-		set_leaving(r, &p->ops[i], false);
+		shown |= set_leaving(r, &p->ops[i], false);
 	/* Refused whole: this life was declared over; nothing was done. */
 	if (p->req != NULL)
-		answer(r, p->req, rc == 0 ? 0 : -EROFS);
+		request_answer(r, p->req, rc == 0 ? 0 : -EROFS);
 	else if (rc == 0)
 		add_orphan(r, p, answers);
 	r->stalled = false;
-	unlink_pending(r, p);
 	pending_free(p);
+	if (shown)
+		set_all_leaving(r);
 }
 
 /* ---- Sending ---- */
@@ -510,12 +589,20 @@ static void unsend_old(struct ring *r)
 			set_unsent(r, p);
 }
 
+void request_doubt(struct ring *r)
+{
+	for (struct ring_pending *p = r->pending; p != NULL; p = p->next)
+		p->in_doubt = p->tried;
+}
+
 void request_life_over(struct ring *r, bool is_known)
 {
 	while (r->pending != NULL) {
 		struct ring_pending *p = r->pending;
 
-		drop(r, p, p->tried && !is_known ? -ETIMEDOUT : -EROFS);
+		drop(r, p,
+		     p->in_doubt || (p->tried && !is_known) ? -ETIMEDOUT
+							    : -EROFS);
 	}
 	r->in_flight = 0;
 	r->stalled = false;
@@ -525,6 +612,7 @@ void request_tick(struct ring *r)
 {
 	bool failed = ring_health(r) == RING_FAILED;
 	bool hopeless = failed || status_is_leaderless(r);
+	bool shown = false;
 	struct ring_pending *p, *next;
 
 	for (p = r->pending; p != NULL; p = next) {
@@ -533,12 +621,15 @@ void request_tick(struct ring *r)
 		next = p->next;
 		if (!p->tried && (due || hopeless)) {
 			drop(r, p, -EROFS);
+			shown = true;
 		} else if (!p->late && (due || failed)) {
 			p->late = r->stalled = true;
 			if (p->req != NULL)
 				abandon(r, p, -ETIMEDOUT);
 		}
 	}
+	if (shown)
+		set_all_leaving(r);
 	unsend_old(r);
 	request_retry_orphans(r);
 }
@@ -566,7 +657,7 @@ void request_cancel_all(struct ring *r)
 		struct ring_pending *p = r->pending;
 
 		if (p->req != NULL)
-			answer(r, p->req, -ECANCELED);
+			request_answer(r, p->req, -ECANCELED);
 		unlink_pending(r, p);
 		pending_free(p);
 	}
@@ -590,7 +681,7 @@ static bool makes_keys(const struct ring_request *req)
 	return false;
 }
 
-static int refusal(const struct ring *r, const struct ring_request *req)
+int request_refusal(const struct ring *r, const struct ring_request *req)
 {
 	switch (ring_health(r)) {
 	case RING_JOINING:
@@ -621,10 +712,10 @@ void ring_submit(struct ring *r, uint64_t now_ms, struct ring_request *req)
 
 	assert(req->n_ops >= 1 && req->n_ops <= RING_OPS_MAX);
 	r->now_ms = now_ms;
-	int rc = refusal(r, req);
+	int rc = request_refusal(r, req);
 
 	if (rc != 0) {
-		answer(r, req, rc);
+		request_answer(r, req, rc);
 		return;
 	}
 	if (adopt(r, req, deadline))
@@ -637,6 +728,7 @@ void ring_submit(struct ring *r, uint64_t now_ms, struct ring_request *req)
 	p->at = r->pending_tail;
 	*p->at = p;
 	r->pending_tail = &p->next;
+	r->n_taking += n_taking(p);
 	for (size_t i = 0; i < p->n_ops; i++)
 		set_leaving(r, &p->ops[i], true);
 }
@@ -645,10 +737,14 @@ void ring_abandon(struct ring *r, struct ring_request *req)
 {
 	struct ring_pending *p = req->pending;
 
+	if (req->force != NULL)
+		force_abandon(req);
 	if (p == NULL) /* its answer is on its way */
 		return;
-	if (p->tried)
+	if (p->tried) {
 		abandon(r, p, -EINTR);
-	else
+	} else {
 		drop(r, p, -EINTR);
+		set_all_leaving(r);
+	}
 }

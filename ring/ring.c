@@ -109,8 +109,6 @@ static void on_leader(struct ring *r)
 	servers_unsend(r);
 	inbox_clear(r);
 	r->ask_at_ms = 0;
-	if (s->has_leader)
-		r->last_leader = s->leader;
 	if (!s->is_leader)
 		return;
 	r->leader_since_ms = r->now_ms;
@@ -171,8 +169,6 @@ static void take_items(struct ring *r, const struct ring_id *from,
 	       peer_next_item(body, from, &item) == 1) {
 		if (item.is_up)
 			member_on_arrival(r, &item.up);
-		else if (item.is_down)
-			member_on_leaving(r, &item.origin);
 		else if (item.is_share)
 			member_on_share(r, &item.share);
 		else
@@ -185,6 +181,8 @@ static void take_lease(struct ring *r, const struct ring_id *from,
 {
 	struct lease_msg msg = {.from = from, .len = reader_left(body)};
 
+	if (r->group_status.is_moved)
+		return; /* by its own word no voter is one */
 	msg.bytes = reader_bytes(body, msg.len);
 	lease_recv(r->lease, r->now_ms, &msg, &r->out);
 }
@@ -213,7 +211,13 @@ static void take_message(struct ring *r, const struct ring_id *from,
 		life_on_refusal(r, &body);
 		break;
 	case PEER_FAREWELL:
-		r->has_left |= r->is_leaving;
+		leave_on_farewell(r, &body);
+		break;
+	case PEER_FINISH:
+		force_on_finish(r, &body);
+		break;
+	case PEER_LEAVE:
+		leave_on_leave(r, &body, from);
 		break;
 	case PEER_N_KINDS:
 		break;
@@ -451,6 +455,7 @@ static int open_group(struct ring *r, bool started)
 				      .generation = r->config.generation,
 				      .create = !started && !r->config.join,
 				      .join = r->config.join,
+				      .is_moved = r->config.is_moved,
 				      .apply = on_apply,
 				      .collect = on_collect,
 				      .load_key = on_load_key,
@@ -551,6 +556,7 @@ static void after(struct ring *r)
 	}
 	request_retry_orphans(r);
 	handover_run(r);
+	force_run(r);
 	status_tell(r);
 	request_run_done(r);
 }
@@ -586,7 +592,7 @@ uint32_t ring_flush(struct ring *r, uint64_t now_ms)
 	uint64_t next = least(group_due_ms(r->group), view_next_ms(r));
 
 	next = least(next, least(request_next_ms(r), life_next_ms(r)));
-	next = least(next, handover_next_ms(r));
+	next = least(next, least(handover_next_ms(r), force_next_ms(r)));
 	if (r->group_status.is_leader)
 		next = least(next,
 			     least(member_next_ms(r), servers_next_ms(r)));
@@ -608,6 +614,7 @@ void ring_close(struct ring *r)
 	if (r == NULL)
 		return;
 	group_close(r->group);
+	force_cancel_all(r);
 	request_cancel_all(r);
 	ring_destroy(r);
 }

@@ -116,7 +116,8 @@ enum ring_view {
 enum ring_op_type {
 	RING_CLAIM = 1, /* 0; EEXIST, EREMOTE (claims=owner, not the owner) */
 	RING_SUBMIT,	/* 0; EEXIST. Not offered before RING_OFFER */
-	RING_OFFER,	/* the submission is complete. 0; ENOENT */
+	RING_OFFER,	/* the submission is complete; without id, right behind
+			 * a RING_SUBMIT: that one. 0; ENOENT */
 	RING_NOTE,	/* 0; ENOENT if id or token do not match */
 	RING_TAKE,	/* offered here: now held. 0; ENOENT */
 	RING_GIVE,	/* held here: offered after a back-off, or parked when
@@ -124,7 +125,7 @@ enum ring_op_type {
 	RING_PARK,	/* held or offered here. 0; ENOENT */
 	RING_RETRY,  /* parked: offered to the heir, attempts = 0. 0; ENOENT */
 	RING_LET,    /* releasing here: offered to the heir. 0; ENOENT */
-	RING_FINISH, /* held, offered or releasing here, or parked: gone.
+	RING_FINISH, /* held, offered or releasing here, or by nobody: gone.
 			 * 0; ENOENT; EREMOTE if another node's */
 	RING_N_OPS
 };
@@ -160,11 +161,22 @@ struct ring_request {
 
 	/* Private to ring.c. */
 	struct ring_pending *pending;
+	struct force *force;
 	struct ring_request *next;
 };
 
 /* Ask for req. The deadline is now_ms + op_timeout_ms. */
 void ring_submit(struct ring *r, uint64_t now_ms, struct ring_request *req);
+
+/* Finish keys, whichever nodes hold them: each is asked to, and hides its own
+ * first. ops are RING_FINISH, with the id of a life; each is answered by itself,
+ * in op_timeout_ms at most, and req->rc is 0 or a refusal as of ring_submit:
+ *
+ * 0              the life is over, by this or anyone's doing; seen here, too
+ * -ENOENT        it has not the token, if one is named
+ * -EHOSTUNREACH  its holder is not reached. Nothing was done
+ * -ETIMEDOUT     the holder did not do it in time, and may do it yet */
+void ring_force(struct ring *r, uint64_t now_ms, struct ring_request *req);
 
 /* The caller has been interrupted: answer req with -EINTR soon, if it was not
  * answered already. A claim that succeeds nevertheless is finished again unless
@@ -244,13 +256,19 @@ struct ring_status {
 	enum ring_health health;
 	char reason[RING_ERRMSG_SIZE]; /* one sentence, never empty */
 	/* Failed: -EIO, the disk; or this node is refused, as by ring_open:
-	 * -EINVAL, -EXDEV, -ESTALE; or -EEXIST, its name is in use. Else 0. */
+	 * -EINVAL, -EXDEV (its generation, too), -ESTALE; or -EEXIST, its name
+	 * is in use. Else 0. */
 	int error;
 	uint32_t leader; /* node index or RING_NONE */
 	bool is_shown;	 /* up and inside its lease: what it holds is shown */
 	bool is_leaving; /* ring_leave() was called */
-	bool has_left;	 /* and has come to its end */
-	bool has_quorum; /* the leader is heard, or hears a majority */
+	bool has_left;	 /* and has come to its end: close the ring */
+	bool is_unconfirmed; /* by force: a majority does not know of it, so the
+			      * state must never be opened again */
+	bool is_moved;	     /* config.is_moved, and it is not clear yet */
+	bool is_refuted;     /* others go on without this log: close the ring,
+			  * ring_remove_log(), and open it again to join */
+	bool has_quorum;     /* the leader is heard, or hears a majority */
 	uint64_t term;
 	uint64_t index; /* of the last entry applied */
 	uint64_t hash;	/* of the machine at that index; O(1) */
@@ -314,6 +332,10 @@ struct ring_config {
 	 * that ring_member() names have added this one. */
 	bool join;
 	uint32_t generation; /* of a log that is made; by the members' word */
+	/* The state is not where it was: the log may be a copy, that has
+	 * forgotten what the original has promised (holes.md 21). It does not
+	 * vote before that is clear. */
+	bool is_moved;
 	/* Where it runs: a hash of the machine's boot_id and the address, or
 	 * zeros when that is not known. A newer boot of the same node in the
 	 * same place proves that the older one is over (holes.md 12). */
@@ -401,10 +423,21 @@ int ring_set_weight(struct ring *r, uint64_t now_ms, uint32_t weight);
  * the lease and the vote. Or, with on = false, as before. A restart resumes. */
 void ring_drain(struct ring *r, uint64_t now_ms, bool on);
 
-/* Leave: what is held here vanishes now, and goes to the heirs when the cluster
- * has agreed; then this node's server is taken out. ring_status.has_left says
- * when that is done. Cannot be taken back. */
-void ring_leave(struct ring *r, uint64_t now_ms);
+/* Leave: own, claim and submit nothing, and when the others do without this
+ * node's vote, give what is held here to the heirs. ring_status.has_left says
+ * when that is done. With force it is done in some seconds in any case.
+ *
+ * 0; -EBUSY: nobody could take over what is left; ring_status.reason says what.
+ * That may turn out later, too: then it stays. */
+int ring_leave(struct ring *r, uint64_t now_ms, bool force);
+
+/* Do not leave after all. What was given up by then is not got back. 0; -EBUSY:
+ * it has left. */
+int ring_stay(struct ring *r, uint64_t now_ms);
+
+/* Give up the log in dir, of which no ring is open: with the next one this node
+ * is another server, which the others fill. 0 or negative errno. */
+int ring_remove_log(const char *dir);
 
 /* How often the cluster was recovered from the loss of a majority. Nodes of two
  * generations have nothing to say to each other. */

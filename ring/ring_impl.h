@@ -4,8 +4,10 @@
  * ring.c      opening, running, closing; the group's callbacks
  * settings.c  the cluster's settings against those that were asked for
  * status.c    health, and the sentences that say why
- * life.c      this node: joining, up, its lease, leaving
+ * life.c      this node: joining, up, its lease
+ * leave.c     leaving, and who asks the leader for it
  * request.c   asking for changes, once each
+ * force.c     finishing what others hold
  * view.c      what this node shows
  * handover.c  what it is asked for, and lets go by itself
  * inbox.c     the leader: requests of other nodes, until they are in an entry
@@ -37,6 +39,9 @@ enum {
 			       * event: the commit does, or nothing happened */
 	HIDDEN_ABANDONED = 4, /* claimed by a caller that is gone: will be
 			       * finished (holes.md 24) */
+	HIDDEN_DOUBT = 8,     /* came with another node's store, and may be of a
+			       * claim that is not answered yet: one of these
+			       * cases then */
 };
 
 /* A key to show when its back-off is over. */
@@ -52,6 +57,7 @@ struct ring_pending {
 	bool sent;	     /* to this leader, or by it, in this term */
 	bool tried;	     /* in any: it may be in the log */
 	bool late;	     /* the deadline has passed */
+	bool in_doubt;	     /* its answer may be in what a store has skipped */
 	bool last_of_batch;  /* with it, a message is no more in flight */
 	struct ring_op *ops; /* a copy; names and notes are in copies */
 	size_t n_ops;
@@ -75,6 +81,16 @@ struct handover {
 	uint64_t retry_ms;
 	struct ring_op ops[HANDOVER_OPS];
 	struct ring_request req;
+};
+
+/* How far this node has left; beside is_leaving, is_given and has_left. */
+struct leave {
+	bool is_forced, is_unconfirmed;
+	bool is_over;	  /* the life that was given is, as the leader says */
+	unsigned n_stays; /* times more to say that it does not */
+	uint64_t number;  /* of the wish */
+	uint64_t since_ms, at_ms; /* forced since; said again then */
+	char why[128];		  /* it was refused; or empty */
 };
 
 /* A request of another node, as it stands in an entry. */
@@ -115,6 +131,7 @@ struct wish {
 struct asker {
 	struct ring_id node;
 	uint64_t server, since_ms, heard_ms;
+	uint64_t number, boot, epoch; /* of who leaves: as it says */
 };
 
 struct ring {
@@ -136,7 +153,6 @@ struct ring {
 	/* The log, as after the last call into the group. */
 	uint64_t base_ms, leader_since_ms; /* machine time (holes.md 23) */
 	uint64_t leaderless_ms;		   /* since when; UINT64_MAX: not */
-	struct ring_id last_leader;	   /* zeros: none was known yet */
 	struct group_status group_status;
 	struct group_server *servers;
 	size_t n_servers, cap_servers;
@@ -152,7 +168,10 @@ struct ring {
 	uint64_t epoch; /* of its life, while it is up */
 	bool is_up;
 	bool shows, has_shown; /* up, and inside its lease */
-	bool is_leaving, has_left;
+	bool is_leaving;       /* it wants to */
+	bool is_given; /* this life shows nothing any more, and must end */
+	bool has_left;
+	struct leave leave;
 	uint32_t weight; /* wanted */
 	bool is_draining;
 	bool is_refused;    /* for good: refusal says why */
@@ -164,15 +183,18 @@ struct ring {
 	size_t join_next;
 	struct lease *lease;
 	struct lease_out out;
-	uint64_t campaign_at_ms, campaign_term; /* UINT64_MAX: no need */
+	struct ring_id dead_leader;		    /* by proof */
+	uint64_t campaign_at_ms, campaign_until_ms; /* UINT64_MAX: no need */
 
 	/* Requests. */
 	struct ring_pending *pending, **pending_tail; /* by seq */
 	struct ring_request *done, **done_tail;	      /* callbacks to run */
 	struct ring_pending *applying; /* its operations run now, or NULL */
 	struct orphan *orphans;
+	struct force *forces;
 	uint64_t next_seq;
 	size_t n_abandoned; /* pending with nobody waiting */
+	size_t n_taking;    /* operations pending that may take a key away */
 	bool stalled;	    /* one timed out, none was answered since */
 
 	/* Views. The back-offs are a heap by at_ms. */
@@ -253,13 +275,22 @@ void life_reload(struct ring *r); /* the machine is another */
 void life_set_raft(struct ring *r);
 void life_run(struct ring *r);
 uint64_t life_next_ms(const struct ring *r);
-bool life_has_left(const struct ring *r);
+/* Another member that is alive, each in turn; or NULL. */
+const struct member *life_next_alive(struct ring *r);
 /* This node is not wanted, for good. rc and the sentence are for the status. */
 __attribute__((format(printf, 3, 4))) void life_refuse(struct ring *r, int rc,
 						       const char *format, ...);
 void life_on_refusal(struct ring *r, struct reader *body);
 /* A message has come from a node of a newer generation. */
 void life_on_newer(struct ring *r, uint32_t generation);
+
+/* leave.c */
+void leave_on_leave(struct ring *r, struct reader *body,
+		    const struct ring_id *from);
+void leave_on_farewell(struct ring *r, struct reader *body);
+void leave_on_life_over(struct ring *r); /* by what was applied here */
+void leave_run(struct ring *r);
+uint64_t leave_next_ms(const struct ring *r); /* UINT64_MAX: none */
 
 /* view.c */
 void view_open(struct ring *r);
@@ -268,6 +299,8 @@ void view_show(struct ring *r, bool on);
 void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 		 bool note, bool removed);
 void view_start_backoffs(struct ring *r);
+/* Who has claimed the key of that name is known now: one who waits no more? */
+void view_settle(struct ring *r, const char *name, bool is_abandoned);
 void view_tick(struct ring *r);
 uint64_t view_next_ms(const struct ring *r); /* UINT64_MAX: none */
 
@@ -283,6 +316,8 @@ void request_on_request(void *ring, const struct keyset_origin *origin);
 void request_on_answer(void *ring, const struct keyset_origin *origin, int rc,
 		       const struct keyset_answer *answers, size_t n);
 void request_tick(struct ring *r);
+/* Hide key, if an operation that is on its way may take it from this node. */
+void request_hide(struct ring *r, const struct ring_key *key);
 uint64_t request_next_ms(const struct ring *r);
 void request_flush(struct ring *r);
 void request_retry_orphans(struct ring *r);
@@ -290,10 +325,25 @@ void request_unsend(struct ring *r);
 /* This node's life is over: what was not answered was not done; or, unless
  * is_known, may have been. */
 void request_life_over(struct ring *r, bool is_known);
+/* Another node's store has skipped entries, and answers in them. */
+void request_doubt(struct ring *r);
 void request_cancel_all(struct ring *r);
 void request_run_done(struct ring *r);
+/* Why req cannot be taken up just now, or 0. */
+int request_refusal(const struct ring *r, const struct ring_request *req);
+/* Run req's callback soon, with rc. */
+void request_answer(struct ring *r, struct ring_request *req, int rc);
+/* May a request that is not answered yet have made key? */
+bool request_may_have_made(const struct ring *r, const struct ring_key *key);
 /* Is key, which is being made, for a caller that waits no more? */
 bool request_is_abandoned(const struct ring *r, const struct ring_key *key);
+
+/* force.c */
+void force_on_finish(struct ring *r, struct reader *body);
+void force_run(struct ring *r);
+uint64_t force_next_ms(const struct ring *r); /* UINT64_MAX: none */
+void force_abandon(struct ring_request *req);
+void force_cancel_all(struct ring *r); /* before request_cancel_all() */
 
 /* inbox.c */
 void inbox_push(struct ring *r, const struct peer_item *item);
@@ -321,7 +371,7 @@ uint64_t member_next_ms(const struct ring *r);
 void servers_destroy(struct ring *r);
 void servers_on_join(struct ring *r, struct reader *body,
 		     const struct ring_id *from);
-void servers_on_leaving(struct ring *r, const struct ring_id *node);
+void servers_on_leaving(struct ring *r, const struct peer_leave *leave);
 void servers_unsend(struct ring *r);
 void servers_run(struct ring *r);
 uint64_t servers_next_ms(const struct ring *r);

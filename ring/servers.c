@@ -16,8 +16,9 @@
 #include "ring/role.h"
 
 #define JOINERS_MAX 1024
-#define ROLES_MS    1000 /* the view is looked at, at least */
-#define TRANSFER_MS 1000 /* then leadership was not taken */
+#define ROLES_MS    1000	    /* the view is looked at, at least */
+#define TRANSFER_MS 1000	    /* then leadership was not taken */
+#define FRESH_MS    (REPEAT_MS / 2) /* a leave is asked for again */
 
 void servers_destroy(struct ring *r)
 {
@@ -149,34 +150,55 @@ static const struct group_server *server_of(const struct ring *r,
 	return NULL;
 }
 
-/* To a node that is not up: by a configuration that is committed it votes no
- * more (holes.md 28). */
-static void say_farewell(struct ring *r, const struct ring_id *node)
+static bool is_up(const struct ring *r, const struct ring_id *node)
 {
 	const struct ring_node *n =
 		keyset_node(r->keys, keyset_find_node(r->keys, node));
-	const struct group_server *s = server_of(r, node);
+
+	return n != NULL && n->up;
+}
+
+/* To a node that by a configuration that is committed votes no more (holes.md
+ * 28). */
+static void say_farewell(struct ring *r, const struct asker *a)
+{
+	const struct ring_node *n =
+		keyset_node(r->keys, keyset_find_node(r->keys, &a->node));
+	const struct group_server *s = server_of(r, &a->node);
+	struct peer_farewell f = {.number = a->number};
 	struct buf b = {0};
 
-	if ((n != NULL && n->up) || r->group_status.is_changing ||
+	if (r->group_status.is_changing ||
 	    (s != NULL && s->role == GROUP_VOTER))
 		return;
-	peer_put_kind(&b, PEER_FAREWELL);
-	ring_send(r, node, &b);
+	f.is_over = !is_up(r, &a->node) || n->boot != a->boot ||
+		    n->epoch != a->epoch;
+	peer_put_farewell(&b, &f);
+	ring_send(r, &a->node, &b);
 	free(b.base);
 }
 
-void servers_on_leaving(struct ring *r, const struct ring_id *node)
+void servers_on_leaving(struct ring *r, const struct peer_leave *leave)
 {
-	struct asker *a = find_asker(r->leavers, r->n_leavers, node);
+	struct asker *a = find_asker(r->leavers, r->n_leavers, &leave->node);
 
+	if (leave->wish == PEER_STAYS) {
+		if (a != NULL)
+			*a = r->leavers[--r->n_leavers];
+		r->role_at_ms = 0;
+		return;
+	}
 	if (a == NULL)
 		a = add_asker(r, &r->leavers, &r->n_leavers, &r->cap_leavers);
 	if (a == NULL)
 		return;
-	a->node = *node;
+	a->node = leave->node;
 	a->heard_ms = r->now_ms;
-	say_farewell(r, node);
+	r->role_at_ms = 0;
+	a->number = leave->number;
+	a->boot = leave->boot;
+	a->epoch = leave->epoch;
+	say_farewell(r, a);
 }
 
 /* ---- What is so ---- */
@@ -209,13 +231,21 @@ static void set_state(const struct ring *r, struct role_node *n,
 	const struct asker *leaves =
 		find_asker(r->leavers, r->n_leavers, &n->id);
 
+	/* What was held up by a cut comes all at once, and may be over. */
+	if (leaves != NULL && leaves->heard_ms - leaves->since_ms < FRESH_MS)
+		leaves = NULL;
 	n->state = n->is_self ? ROLE_ALIVE : ROLE_SUSPECT;
 	n->since_ms = r->leader_since_ms;
 	if (m != NULL && !n->is_self) {
 		n->state = states[m->state];
 		n->since_ms = m->since_ms;
 	}
-	if (leaves != NULL) {
+	/* Who votes no more hears of the log until its life is over: as a
+	 * client does, which nobody wants to vote. */
+	if (leaves != NULL && s != NULL && s->role != GROUP_VOTER &&
+	    is_up(r, &n->id)) {
+		n->is_client = true;
+	} else if (leaves != NULL) {
 		n->state = ROLE_LEAVING;
 		n->since_ms = leaves->since_ms;
 	}
@@ -373,7 +403,7 @@ static void look_back(struct ring *r)
 	r->role_at_ms = 0;
 	/* Who is removed hears no more of the group, and knows no leader. */
 	for (size_t i = 0; i < r->n_leavers; i++)
-		say_farewell(r, &r->leavers[i].node);
+		say_farewell(r, &r->leavers[i]);
 }
 
 static void take_step(struct ring *r, struct role_node *nodes,
@@ -399,7 +429,8 @@ static void take_step(struct ring *r, struct role_node *nodes,
 	int rc = carry_out(r, next.step, servers[next.node],
 			   &nodes[next.node].id);
 
-	say(r, &nodes[next.node].id, next.step, rc);
+	if (rc != -EBUSY) /* then it is asked again */
+		say(r, &nodes[next.node].id, next.step, rc);
 	r->change_step = rc == 0 ? next.step : ROLE_NOTHING;
 	r->change_server = servers[next.node];
 	r->change_ms = r->now_ms;

@@ -7,14 +7,32 @@
 #include "ring/ring_impl.h"
 
 /* An election takes 0.5 s, seldom 0.9 (notes/raft.md), more on a busy machine:
- * callers wait that long for a leader before they are told that there is none. */
+ * callers wait that long for a leader before they are told that there is none;
+ * but not when a majority is known to be dead. */
 #define LEADERLESS_MS 1500
 #define UNHEARD_MS    1000 /* a server is not in reach */
 
+/* Are so many voters dead that no election can be won? Not for a suspicion: on
+ * a busy machine that comes and goes. */
+static bool lacks_majority(const struct ring *r)
+{
+	size_t n_dead = 0;
+
+	for (size_t i = 0; i < r->n_voters; i++) {
+		const struct member *m = member_find(r, &r->voters[i].id);
+
+		n_dead += m != NULL && m->state >= RING_MEMBER_DEAD &&
+			  !ring_is_self(r, &r->voters[i].id);
+	}
+	return 2 * n_dead >= r->n_voters && n_dead > 0;
+}
+
 bool status_is_leaderless(const struct ring *r)
 {
+	uint64_t patience = lacks_majority(r) ? 0 : LEADERLESS_MS;
+
 	return r->now_ms >= r->leaderless_ms &&
-	       r->now_ms - r->leaderless_ms >= LEADERLESS_MS;
+	       r->now_ms - r->leaderless_ms >= patience;
 }
 
 bool status_is_waiting(const struct ring *r)
@@ -32,12 +50,11 @@ enum ring_health ring_health(const struct ring *r)
 		return RING_FULL;
 	if (!r->has_shown)
 		return RING_JOINING;
-	if (!r->shows || r->is_leaving || r->stalled || s->stalled ||
-	    status_is_leaderless(r))
+	if (!r->shows || r->stalled || s->stalled || status_is_leaderless(r))
 		return RING_ISOLATED;
 	if (status_is_waiting(r))
 		return RING_JOINING;
-	return r->is_draining ? RING_DRAINING : RING_READY;
+	return r->is_draining || r->is_leaving ? RING_DRAINING : RING_READY;
 }
 
 void status_tell(struct ring *r)
@@ -123,9 +140,13 @@ static void put_name_taken(const struct ring *r, char out[RING_ERRMSG_SIZE])
 
 static void why_isolated(const struct ring *r, char out[RING_ERRMSG_SIZE])
 {
-	if (r->is_leaving) {
-		put(out, "this node is leaving");
-	} else if (!r->group_status.has_leader) {
+	if (r->is_leaving && r->is_given) {
+		put(out, "this node is leaving: its keys go to their heirs");
+		return;
+	}
+	if (r->is_leaving)
+		put(out, "this node is leaving; ");
+	if (!r->group_status.has_leader) {
 		unsigned voters = put_missing(r, out);
 
 		if (voters == 0)
@@ -137,12 +158,26 @@ static void why_isolated(const struct ring *r, char out[RING_ERRMSG_SIZE])
 		put(out, "the log has not answered in time");
 	} else if (r->is_name_taken) {
 		put_name_taken(r, out);
+	} else if (r->is_given) {
+		put(out, "this node had given up its keys to leave, and comes "
+			 "back");
 	} else if (!r->is_up) {
 		put(out, "this node was declared down, and comes back");
 	} else {
 		put(out, "this node's lease has run out: the leader does not "
 			 "answer, or refuses it");
 	}
+}
+
+static void why_moved(const struct ring *r, char out[RING_ERRMSG_SIZE])
+{
+	put(out,
+	    "the state was moved, or is a copy: this node waits for a "
+	    "leader that fills it again, or for all voters. If there is no "
+	    "other copy, remove '");
+	put(out, r->dir);
+	put(out, "/place' and start again. ");
+	put_missing(r, out);
 }
 
 static void why_joining(const struct ring *r, char out[RING_ERRMSG_SIZE])
@@ -154,9 +189,12 @@ static void why_joining(const struct ring *r, char out[RING_ERRMSG_SIZE])
 			 r->config.expect, keyset_most_up(r->keys));
 	else if (r->is_name_taken)
 		put_name_taken(r, out);
+	else if (r->group_status.is_moved)
+		why_moved(r, out);
 	else if (!r->group_status.has_leader)
 		put(out,
-		    "this node has not joined yet: it has found no leader");
+		    "this node has not joined yet: it has found no leader; do "
+		    "the others reach its address, by UDP and TCP?");
 	else if (r->group_status.is_receiving)
 		put(out, "this node has not joined yet: it is being sent the "
 			 "keys");
@@ -181,6 +219,26 @@ static void why_ready(const struct ring *r, char out[RING_ERRMSG_SIZE])
 	}
 }
 
+static void why_draining(const struct ring *r, char out[RING_ERRMSG_SIZE])
+{
+	if (r->is_leaving)
+		put(out, "this node is leaving: it works on what it holds, and "
+			 "claims nothing, until the others do without its "
+			 "vote");
+	else
+		put(out, "this node is draining: it works on what it holds, "
+			 "and claims nothing until it is told to resume");
+}
+
+/* It was told to leave, and did not. */
+static void put_stayed(const struct ring *r, char out[RING_ERRMSG_SIZE])
+{
+	if (r->leave.why[0] == '\0')
+		return;
+	put(out, "; it did not leave: ");
+	put(out, r->leave.why);
+}
+
 static void reason(const struct ring *r, char out[RING_ERRMSG_SIZE])
 {
 	out[0] = '\0';
@@ -199,10 +257,11 @@ static void reason(const struct ring *r, char out[RING_ERRMSG_SIZE])
 		break;
 	case RING_READY:
 		why_ready(r, out);
+		put_stayed(r, out);
 		break;
 	case RING_DRAINING:
-		put(out, "this node is draining: it works on what it holds, "
-			 "and claims nothing until it is told to resume");
+		why_draining(r, out);
+		put_stayed(r, out);
 		break;
 	}
 }
@@ -223,7 +282,10 @@ void ring_status(const struct ring *r, struct ring_status *out)
 					    : 0,
 		.is_shown = r->shows,
 		.is_leaving = r->is_leaving,
-		.has_left = life_has_left(r),
+		.has_left = r->has_left,
+		.is_unconfirmed = r->leave.is_unconfirmed,
+		.is_moved = s->is_moved,
+		.is_refuted = s->is_refuted,
 		.has_quorum = s->has_leader && s->in_contact,
 		.term = s->term,
 		.index = now.applied,

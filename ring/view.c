@@ -19,7 +19,7 @@ static unsigned shown_now(const struct ring *r, const struct ring_key *key)
 	unsigned shown = BIT(RING_VIEW_KEYS);
 	bool ours = r->shows && key->holder == r->self;
 
-	if (key->hidden & HIDDEN_ABANDONED)
+	if (key->hidden & (HIDDEN_ABANDONED | HIDDEN_DOUBT))
 		return 0;
 	if (key->state == RING_PARKED)
 		return shown | BIT(RING_VIEW_PARKED);
@@ -104,6 +104,35 @@ void view_open(struct ring *r)
 	r->is_open = true;
 }
 
+/* What was shown must not be finished as an abandoned claim (holes.md 24). */
+static void hide_doubtful(struct ring *r, const struct keyset *old)
+{
+	size_t n;
+	const uint64_t *ids =
+		keyset_list(r->keys, RING_VIEW_KEYS, RING_NONE, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		struct ring_key *key = keyset_find_id(r->keys, ids[i]);
+
+		if (keyset_find_id(old, ids[i]) == NULL &&
+		    request_may_have_made(r, key))
+			key->hidden |= HIDDEN_DOUBT;
+	}
+}
+
+void view_settle(struct ring *r, const char *name, bool is_abandoned)
+{
+	struct ring_key *key = keyset_find(r->keys, name, strlen(name));
+
+	if (key == NULL || !(key->hidden & HIDDEN_DOUBT))
+		return;
+	key->hidden &= (uint8_t)~HIDDEN_DOUBT;
+	if (is_abandoned)
+		key->hidden |= HIDDEN_ABANDONED;
+	else
+		tell(r, key, false, false);
+}
+
 /* The old machine is replaced by one that has gone on meanwhile. */
 void view_replace(struct ring *r, struct keyset *old)
 {
@@ -119,12 +148,15 @@ void view_replace(struct ring *r, struct keyset *old)
 			continue;
 		}
 		key->told = was->told;
-		key->hidden = was->hidden & HIDDEN_ABANDONED;
+		if (key->token == was->token)
+			key->hidden =
+				was->hidden & (HIDDEN_ABANDONED | HIDDEN_DOUBT);
 		if (key->holder == r->self)
 			key->hidden |= was->hidden & HIDDEN_LEAVING;
 		if (key->note_us != was->note_us)
 			tell(r, key, true, false);
 	}
+	hide_doubtful(r, old);
 	r->n_reveals = r->n_backoff = r->n_to_tell = 0;
 	view_start_backoffs(r);
 	handover_start(r);
@@ -250,6 +282,8 @@ void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 
 	if (!was->existed && request_is_abandoned(r, key))
 		key->hidden |= HIDDEN_ABANDONED;
+	if (was->existed && was->token != key->token) /* no finish means it */
+		key->hidden &= (uint8_t) ~(HIDDEN_ABANDONED | HIDDEN_DOUBT);
 	if (!removed && is_backing_off(r, key)) {
 		if (was->state != RING_OFFERED || was->token != key->token)
 			start_backoff(r, key);
@@ -258,6 +292,8 @@ void view_on_key(void *ring, struct ring_key *key, const struct keyset_was *was,
 	}
 	if (key->holder != r->self)
 		key->hidden &= (uint8_t)~HIDDEN_LEAVING;
+	else if (!removed)
+		request_hide(r, key);
 	if (!removed && was->state != key->state)
 		handover_on_key(r, key);
 	tell(r, key, note, removed);

@@ -10,6 +10,10 @@ xattrs() { # ID KEY: all of them
 	getfattr --absolute-names -d "$(mnt "$1")/keys/$2" | sed 1d
 }
 
+offered_to_owner() { # KEY
+	shows "$(basename "$(readlink "$(mnt n1)/route/$1")")" recover "$1"
+}
+
 @test "keys is the same everywhere, owned and recover are disjoint, and attributes and notes equal" {
 	cluster 3
 	for id in n1 n2 n3; do claim_some $id 4; done
@@ -17,7 +21,8 @@ xattrs() { # ID KEY: all of them
 	for i in {1..6}; do
 		echo "do $i" | "$RINGFS_BIN" submit --note-file - -m "$(mnt n1)" "job-$i"
 	done
-	wait_for 2 agree n1 n2 n3
+	for i in {1..6}; do wait_for 10 offered_to_owner job-$i; done
+	wait_for 10 agree n1 n2 n3
 	for id in n2 n3; do
 		[ "$(names $id keys)" = "$(names n1 keys)" ]
 		for key in $(names n1 keys); do
@@ -45,7 +50,7 @@ xattrs() { # ID KEY: all of them
 	cluster 2
 	echo note >"$(mnt n1)/keys/k"
 	token=$(xattr n1 k token)
-	wait_for 2 shows n2 keys k
+	wait_for 10 shows n2 keys k
 	run -1 rm "$(mnt n2)/keys/k"
 	[[ $output == *'Object is remote' ]]
 	run -1 "$RINGFS_BIN" finish -m "$(mnt n2)" k
@@ -58,8 +63,6 @@ xattrs() { # ID KEY: all of them
 	run -1 bash -c 'echo mine >"$1"' - "$(mnt n2)/keys/k"
 	[[ $output == *'File exists' ]]
 	run -1 bash -c 'echo mine >"$1"' - "$(mnt n2)/owned/k"
-	# --force is for what is gone, and takes nothing from who lives.
-	run -1 "$RINGFS_BIN" finish -m "$(mnt n2)" --force k
 	for id in n1 n2; do
 		[ "$(<"$(mnt $id)/keys/k")" = note ]
 		[ "$(xattr $id k token)" = "$token" ]
@@ -78,7 +81,7 @@ xattrs() { # ID KEY: all of them
 	mv "$(mnt "$heir")/recover/k" "$(mnt "$heir")/owned/"
 	heal
 	wait_for 15 is n3 ready
-	wait_for 5 agree n1 n2 n3
+	wait_for 10 agree n1 n2 n3
 	(($(xattr n3 k token) > old))
 	run -1 bash -c 'echo late >&7'
 	[[ $output == *'Stale file handle' ]]
@@ -91,11 +94,7 @@ xattrs() { # ID KEY: all of them
 	run -1 "$RINGFS_BIN" finish -m "$(mnt "$heir")" --token "$old" k
 	"$RINGFS_BIN" finish -m "$(mnt "$heir")" \
 		--token "$(xattr "$heir" k token)" k
-	wait_for 2 hides n3 keys k
-}
-
-offered_to_owner() { # KEY
-	shows "$(basename "$(readlink "$(mnt n1)/route/$1")")" recover "$1"
+	wait_for 10 hides n3 keys k
 }
 
 @test "a key is submitted on any node, and offered by its ring owner; at its death by another" {
@@ -106,8 +105,8 @@ offered_to_owner() { # KEY
 		done
 	done
 	for key in n{1..3}-job-{1..4}; do
-		wait_for 2 offered_to_owner $key
-		wait_for 2 shows n1 keys $key
+		wait_for 10 offered_to_owner $key
+		wait_for 10 shows n1 keys $key
 		[ "$(xattr n1 $key reason)" = submitted ]
 		[ "$(<"$(mnt n2)/keys/$key")" = "${key%%-*} asks" ]
 		inherited $key n1 n2 n3
@@ -116,7 +115,7 @@ offered_to_owner() { # KEY
 	[[ $output == *'File exists' ]]
 	exec 7>"$(mnt n3)/submit/open"
 	echo unfinished >&7
-	wait_for 2 shows n1 keys open
+	wait_for 10 shows n1 keys open
 	[ -z "$(heir_of open n1 n2 n3)" ]
 	crash_node n3
 	exec 7>&- || true
@@ -130,10 +129,10 @@ offered_to_owner() { # KEY
 	for i in {1..6}; do echo "note $i" >"$(mnt n2)/keys/k$i"; done
 	mv "$(mnt n2)/owned/k1" "$(mnt n2)/recover/"
 	hides n2 owned k1
-	wait_for 3 shows n2 recover k1
+	wait_for 10 shows n2 recover k1
 	inherited k1 n1 n2 n3
 	mv "$(mnt n2)/owned/"k{2..6} "$(mnt n2)/parked/"
-	wait_for 2 agree n1 n2 n3
+	wait_for 10 agree n1 n2 n3
 	for id in n1 n2 n3; do
 		[ "$(names $id parked | wc -l)" = 5 ]
 		[ "$(xattr $id k2 state)" = parked ]
@@ -144,19 +143,19 @@ offered_to_owner() { # KEY
 	done
 	rm "$(mnt n1)/parked/k6"
 	for key in k{2..5}; do
-		wait_for 2 offered_to_owner $key
+		wait_for 10 offered_to_owner $key
 		[ "$(xattr n1 $key attempts)" = 0 ]
 		[ "$(xattr n1 $key reason)" = retried ]
 		[ "$(<"$(mnt n1)/keys/$key")" = "note ${key#k}" ]
 		inherited $key n1 n2 n3
 	done
-	wait_for 2 hides n2 keys k6
+	wait_for 10 hides n2 keys k6
 }
 
 @test "a lock on a key is each node's own, and ends with the life of the key" {
 	cluster 2
 	can_claim n1 k
-	wait_for 2 shows n2 keys k
+	wait_for 10 shows n2 keys k
 	exec 7<"$(mnt n1)/keys/k"
 	flock -n 7
 	run -1 flock -n "$(mnt n1)/owned/k" true
@@ -165,7 +164,7 @@ offered_to_owner() { # KEY
 	exec 7<&- 8<&-
 	exec 8<"$(mnt n2)/keys/k"
 	rm "$(mnt n1)/keys/k"
-	wait_for 2 hides n2 keys k
+	wait_for 10 hides n2 keys k
 	run ! flock -n 8
 	[[ $output == *'Stale file handle' ]]
 	exec 8<&-
@@ -179,11 +178,16 @@ vnodes_sum() { # ID: of all members, as ID says
 	echo "$n"
 }
 
+has_nothing() { # ID NAME: as ID says
+	[ "$(fact "$1" "$2" vnodes) $(fact "$1" "$2" keys)" = "0 0" ]
+}
+
 @test "peers says of each who it is, what it has and whether it votes; ring, members, status and top agree" {
 	cluster 4
 	for id in n1 n2 n3 n4; do claim_some $id 3; done
-	wait_for 2 agree n1 n2 n3 n4
+	wait_for 10 agree n1 n2 n3 n4
 	for id in n1 n2 n3 n4; do
+		wait_for 10 grep -qx 'standbys 1' "$(mnt $id)/status/quorum"
 		[ "$(vnodes_sum $id)" = 4096 ]
 		[ "$(cat "$(mnt $id)"/peers/n? | grep -cx 'role voter')" = 3 ]
 		[ "$(cat "$(mnt $id)"/peers/n? | grep -cx 'role standby')" = 1 ]
@@ -194,14 +198,12 @@ vnodes_sum() { # ID: of all members, as ID says
 			[ "$(fact $id $other address)" = "$(addr "${other#n}")" ]
 		done
 		[ "$(leader $id)" = "$(leader n1)" ]
-		grep -qx 'standbys 1' "$(mnt $id)/status/quorum"
 		run -0 "$RINGFS_BIN" ring -m "$(mnt $id)"
 		[ "$(awk 'NR > 1 { n += $2; k += $4 } END { print n, k }' <<<"$output")" = \
 			"4096 12" ]
 		run -0 "$RINGFS_BIN" members -m "$(mnt $id)"
 		[ "$(awk '$2 == "alive" && $3 == "voter"' <<<"$output" | wc -l)" = 3 ]
-		run -0 "$RINGFS_BIN" status -m "$(mnt $id)"
-		[[ ${lines[0]} == ok* ]]
+		wait_for 10 is_ok $id
 		run -0 "$RINGFS_BIN" top -n 1 -m "$(mnt $id)"
 		[[ $output == *"node $id, leader $(leader n1)"* ]]
 		jq -e '[.nodes[].vnodes] | add == 4096' <"$(mnt $id)/status/json" \
@@ -212,8 +214,8 @@ vnodes_sum() { # ID: of all members, as ID says
 	crash_node n4
 	for id in n1 n2 n3; do
 		wait_for 10 sees $id n4 dead
-		wait_for 5 test "$(vnodes_sum $id)" = 4096
-		[ "$(fact $id n4 vnodes) $(fact $id n4 keys)" = "0 0" ]
+		wait_for 10 has_nothing $id n4
+		[ "$(vnodes_sum $id)" = 4096 ]
 	done
 }
 
@@ -229,8 +231,34 @@ vnodes_sum() { # ID: of all members, as ID says
 	[ "$(grep -c 'Connection timed out' "$BATS_TEST_TMPDIR/said")" -le 1 ]
 	[ "$(grep -c 'Read-only file system' "$BATS_TEST_TMPDIR/said")" -ge 5 ]
 	for id in n1 n2 n3; do wait_for 15 is $id ready; done
-	wait_for 5 agree n1 n2 n3
+	wait_for 10 agree n1 n2 n3
 	# Of those that were refused nothing was done; look again for the other.
 	[ "$(names n1 keys | wc -l)" -le \
 		"$(grep -c 'Connection timed out' "$BATS_TEST_TMPDIR/said")" ]
+}
+
+status_says() { # ID LINE
+	"$RINGFS_BIN" status -m "$(mnt "$1")" | grep -qx "$2"
+}
+
+@test "what is wrong has a name: what is parked, who is missing, and since when a node is cut off" {
+	cluster 3
+	can_claim n1 k
+	insist mv "$(mnt n1)/owned/k" "$(mnt n1)/parked/"
+	wait_for 2 shows n2 parked k
+	run -1 "$RINGFS_BIN" claim -m "$(mnt n2)" k
+	[[ $output == *"'k': File exists (parked)" ]]
+	run -1 "$RINGFS_BIN" keys -m "$(mnt n2)" use 0123456789abcdef
+	[[ $output == *'(there is no such key)' ]]
+	run -71 "$RINGFS_BIN" keys -m "$(mnt n2)" add /nonexistent
+	split "1 2" 3
+	wait_for 10 is n3 isolated
+	wait_for 5 grep -q ' warning: isolated: ' "$(log_of n3)"
+	wait_for 10 status_says n1 'missing n3'
+	run ! status_says n1 'missing n2'
+	heal
+	wait_for 15 is n3 ready
+	wait_for 5 grep -q ' info: ready: this node serves' "$(log_of n3)"
+	wait_for 10 is_ok n1
+	run ! status_says n1 'missing n3'
 }

@@ -27,8 +27,7 @@ static void items(struct reader *body)
 	struct buf b = {0};
 
 	while (peer_next_item(body, &from, &item) == 1) {
-		must(item.is_up || item.is_down || item.is_share ||
-		     item.n_ops > 0);
+		must(item.is_up || item.is_share || item.n_ops > 0);
 		must(memcmp(item.is_up ? &item.up.id : &item.origin.id, &from,
 			    sizeof(from)) == 0);
 		b.len = 0;
@@ -39,11 +38,23 @@ static void items(struct reader *body)
 	free(b.base);
 }
 
+static void lives(struct reader *body)
+{
+	size_t left = reader_left(body), n = 0;
+	uint64_t id, token;
+
+	while (peer_next_life(body, &id, &token))
+		n++;
+	must(n == left / (2 * sizeof(id)));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct reader body;
 	struct peer_join join;
 	struct peer_refusal refusal;
+	struct peer_leave leave;
+	struct peer_farewell farewell;
 	struct buf b = {0};
 
 	switch (peer_kind(data, size, &body)) {
@@ -62,6 +73,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 		peer_put_refusal(&b, &refusal);
 		same(&b, data, size);
+		break;
+	case PEER_LEAVE:
+		if (peer_get_leave(&body, &leave) != 0)
+			break;
+		peer_put_leave(&b, &leave);
+		same(&b, data, size);
+		break;
+	case PEER_FAREWELL:
+		if (peer_get_farewell(&body, &farewell) != 0)
+			break;
+		peer_put_farewell(&b, &farewell);
+		same(&b, data, size);
+		break;
+	case PEER_FINISH:
+		lives(&body);
 		break;
 	default:
 		break;

@@ -28,6 +28,9 @@ enum {
 	CALM_MS = 60,
 	HASHES = 65536,
 	KEYS_MAX = 4096,
+	/* A busy machine takes so many times as long, and is late by so much. */
+	PATIENCE = 4,
+	LATE_MS = 700,
 };
 
 struct packet {
@@ -47,6 +50,7 @@ struct host {
 	struct ring_id id;
 	struct ring_settings settings;
 	bool join, same_host; /* config's; host bytes told */
+	bool is_moved;	      /* config's */
 	atomic_bool woken;
 	uint64_t unreached_ms[HOSTS_MAX]; /* since when; 0: reached */
 	bool said_dead[HOSTS_MAX], said[HOSTS_MAX];
@@ -74,6 +78,8 @@ static uint64_t net_seed = 1;
 static int wake_fd = -1;
 static bool quiet_log = true;
 static uint32_t handover_ms; /* of the next new_cluster(); 0: never */
+/* Changes the settings of the next new_cluster(), if set. */
+static void (*tune)(struct ring_settings *settings);
 static uint64_t hashes[HASHES];
 static unsigned long n_checks;
 
@@ -342,7 +348,7 @@ static inline void run_for(uint64_t ms)
 /* Turn until cond holds; else the test fails. */
 #define wait_until(seconds, cond, ...)                                         \
 	do {                                                                   \
-		uint64_t until_ = now_ms() + (seconds)*1000;                   \
+		uint64_t until_ = now_ms() + (seconds)*PATIENCE * 1000;        \
 		while (!(cond) && now_ms() < until_)                           \
 			turn();                                                \
 		check(cond, __VA_ARGS__);                                      \
@@ -416,6 +422,7 @@ static inline int try_start(int i, char *errmsg)
 				     .settings = h->settings,
 				     .op_timeout_ms = 2000,
 				     .join = h->join,
+				     .is_moved = h->is_moved,
 				     .on_change = on_change,
 				     .on_status = on_status,
 				     .on_log = on_log,
@@ -541,6 +548,8 @@ static inline void new_cluster(int n, enum ring_claims claims)
 	hosts[0].settings.lease_ms = LEASE_MS;
 	hosts[0].settings.calm_ms = CALM_MS;
 	hosts[0].settings.handover_timeout_ms = handover_ms;
+	if (tune != NULL)
+		tune(&hosts[0].settings);
 	for (int i = 0; i < n; i++)
 		start_host(i);
 	wait_until(20, all_ready(n), "ready: %s, %s, %s", status_of(0).reason,

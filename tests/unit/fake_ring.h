@@ -35,6 +35,7 @@ enum {
 struct ring_pending {
 	struct ring_op *ops; /* copies, names and notes included */
 	size_t n;
+	bool force;    /* of ring_force */
 	int abandoned; /* 0, or how it is answered */
 };
 
@@ -45,6 +46,7 @@ struct ring {
 	int refuse;    /* whole requests */
 	int refuse_op; /* each operation */
 	bool done;
+	bool brief; /* what is made is finished, by others, before the answer */
 
 	struct ring_key *keys[FAKE_KEYS];
 	size_t n_keys;
@@ -292,7 +294,7 @@ static inline void fake_change(struct ring *r, struct ring_key *key,
 }
 
 static inline int fake_op(struct ring *r, const struct ring_op *op,
-			  struct ring_op *answer)
+			  struct ring_op *answer, bool force)
 {
 	struct ring_key **at = fake_at(r, op->name);
 	int rc = 0;
@@ -312,7 +314,7 @@ static inline int fake_op(struct ring *r, const struct ring_op *op,
 		answer->got_id = (*at)->id;
 		answer->got_token = (*at)->token;
 	}
-	if (op->type == RING_FINISH && (*at)->state != RING_PARKED &&
+	if (op->type == RING_FINISH && (*at)->state != RING_PARKED && !force &&
 	    (*at)->holder != r->self && !(*at)->submitting)
 		return -EREMOTE;
 	if (op->type == RING_FINISH)
@@ -352,9 +354,11 @@ static inline void fake_run(struct ring *r, struct ring_request *req)
 		op->rc = r->refuse_op;
 		if ((req->rc == 0 && op->rc == 0) ||
 		    (r->done && !(p->abandoned && makes)))
-			op->rc = fake_op(r, &p->ops[i], op);
+			op->rc = fake_op(r, &p->ops[i], op, p->force);
 		if (r->refuse_op != 0)
 			op->rc = r->refuse_op;
+		if (r->brief && makes && op->rc == 0)
+			fake_end(r, p->ops[i].name);
 	}
 }
 
@@ -470,6 +474,12 @@ void ring_submit(struct ring *r, uint64_t now_ms, struct ring_request *req)
 	r->n_submitted++;
 }
 
+void ring_force(struct ring *r, uint64_t now_ms, struct ring_request *req)
+{
+	ring_submit(r, now_ms, req);
+	req->pending->force = true;
+}
+
 void ring_abandon(struct ring *r, struct ring_request *req)
 {
 	(void)r;
@@ -481,6 +491,22 @@ enum ring_role ring_node_role(const struct ring *r, uint32_t index)
 {
 	return index < FAKE_NODES && r->nodes[index].up ? RING_ROLE_VOTER
 							: RING_ROLE_NONE;
+}
+
+int ring_leave(struct ring *r, uint64_t now_ms, bool force)
+{
+	(void)now_ms;
+	if (r->n_keys > 0 && !force)
+		return -EBUSY;
+	r->status.is_leaving = true;
+	return 0;
+}
+
+int ring_stay(struct ring *r, uint64_t now_ms)
+{
+	(void)now_ms;
+	r->status.is_leaving = false;
+	return 0;
 }
 
 void ring_drain(struct ring *r, uint64_t now_ms, bool on)

@@ -24,11 +24,21 @@ static int get(const struct buf *b, size_t len, enum peer_kind kind)
 	struct reader body;
 	struct peer_join join;
 	struct peer_refusal refusal;
+	struct peer_leave leave;
+	struct peer_farewell farewell;
 
 	if (peer_kind(b->base, len, &body) != kind)
 		return -EBADMSG;
-	return kind == PEER_JOIN ? peer_get_join(&body, &join)
-				 : peer_get_refusal(&body, &refusal);
+	switch (kind) {
+	case PEER_JOIN:
+		return peer_get_join(&body, &join);
+	case PEER_LEAVE:
+		return peer_get_leave(&body, &leave);
+	case PEER_FAREWELL:
+		return peer_get_farewell(&body, &farewell);
+	default:
+		return peer_get_refusal(&body, &refusal);
+	}
 }
 
 /* Each shorter one is malformed, and so is a longer one. */
@@ -89,6 +99,82 @@ static void test_refusal(void)
 	ok("a refusal likewise");
 }
 
+static void test_leave(void)
+{
+	struct peer_leave leave = {.hops = 1,
+				   .node = me,
+				   .number = 0x1122334455667788,
+				   .boot = 3,
+				   .epoch = 17,
+				   .wish = PEER_GIVES};
+	struct peer_leave got;
+	struct buf b = {0};
+	struct reader body;
+
+	peer_put_leave(&b, &leave);
+	check_int(peer_kind(b.base, b.len, &body), PEER_LEAVE);
+	check_int(peer_get_leave(&body, &got), 0);
+	check(got.hops == 1 && got.number == leave.number && got.boot == 3 &&
+		      got.epoch == 17 && got.wish == PEER_GIVES &&
+		      memcmp(&got.node, &me, sizeof(me)) == 0,
+	      "as it was");
+	check_lengths(&b, PEER_LEAVE);
+	b.base[1] = 2; /* hops */
+	check_int(get(&b, b.len, PEER_LEAVE), -EBADMSG);
+	b.base[1] = 0;
+	for (unsigned wish = 0; wish <= PEER_N_WISHES; wish++) {
+		b.base[b.len - 1] = (uint8_t)wish;
+		check_int(get(&b, b.len, PEER_LEAVE),
+			  wish > 0 && wish < PEER_N_WISHES ? 0 : -EBADMSG);
+	}
+	free(b.base);
+	ok("a wish to leave likewise");
+}
+
+static void test_farewell(void)
+{
+	struct peer_farewell farewell = {.number = 9, .is_over = true}, got;
+	struct buf b = {0};
+	struct reader body;
+
+	peer_put_farewell(&b, &farewell);
+	check_int(peer_kind(b.base, b.len, &body), PEER_FAREWELL);
+	check_int(peer_get_farewell(&body, &got), 0);
+	check(got.number == 9 && got.is_over, "as it was");
+	check_lengths(&b, PEER_FAREWELL);
+	b.base[b.len - 1] = 2; /* is_over */
+	check_int(get(&b, b.len, PEER_FAREWELL), -EBADMSG);
+	free(b.base);
+	ok("a farewell likewise");
+}
+
+static void test_finish(void)
+{
+	struct buf b = {0};
+	struct reader body;
+	uint64_t id, token;
+
+	peer_put_kind(&b, PEER_FINISH);
+	peer_put_life(&b, 7, 0);
+	peer_put_life(&b, UINT64_MAX, 9);
+	check_int(peer_kind(b.base, b.len, &body), PEER_FINISH);
+	check(peer_next_life(&body, &id, &token) && id == 7 && token == 0, "1");
+	check(peer_next_life(&body, &id, &token) && id == UINT64_MAX &&
+		      token == 9,
+	      "2");
+	check(!peer_next_life(&body, &id, &token), "no more");
+	for (size_t len = 1; len < b.len; len++) {
+		size_t n = 0;
+
+		peer_kind(b.base, len, &body);
+		while (peer_next_life(&body, &id, &token))
+			n++;
+		check_int(n, (len - 1) / 16);
+	}
+	free(b.base);
+	ok("of lives to be finished, only whole ones are taken");
+}
+
 /* ---- Items ---- */
 
 static void put_items(struct buf *b, const struct ring_id *of)
@@ -110,7 +196,6 @@ static void put_items(struct buf *b, const struct ring_id *of)
 	peer_put_kind(b, PEER_ITEMS);
 	keyset_put_up(b, &up);
 	keyset_put_request(b, &o, ops, 2);
-	keyset_put_down(b, of, 3, 17, RING_LEFT);
 	keyset_put_share(b, &(struct keyset_share){.id = *of,
 						   .boot = 3,
 						   .epoch = 17,
@@ -137,7 +222,7 @@ static void test_items(void)
 	struct buf b = {0};
 	struct reader body;
 	struct peer_item item;
-	size_t at[3], n = 0;
+	size_t at[2], n = 0;
 
 	put_items(&b, &me);
 	peer_kind(b.base, b.len, &body);
@@ -147,24 +232,20 @@ static void test_items(void)
 	      "up");
 	at[n++] = (size_t)(body.at - b.base);
 	check_int(peer_next_item(&body, &me, &item), 1);
-	check(!item.is_up && !item.is_down && item.n_ops == 2 &&
+	check(!item.is_up && !item.is_share && item.n_ops == 2 &&
 		      item.origin.seq == 2 && item.origin.epoch == 17,
 	      "request");
 	check(item.bytes + item.len == body.at, "its bytes");
 	at[n++] = (size_t)(body.at - b.base);
 	check_int(peer_next_item(&body, &me, &item), 1);
-	check(item.is_down && item.origin.epoch == 17, "down");
-	at[n++] = (size_t)(body.at - b.base);
-	check_int(peer_next_item(&body, &me, &item), 1);
-	check(item.is_share && !item.is_down && item.share.weight == 9 &&
+	check(item.is_share && item.share.weight == 9 &&
 		      item.share.is_draining && item.share.epoch == 17,
 	      "share");
 	check_int(peer_next_item(&body, &me, &item), 0);
-	ok("items are an up, requests, a leaving, and a share");
+	ok("items are an up, requests, and a share");
 
 	for (size_t len = 1; len < b.len; len++) {
-		bool whole = len == 1 || len == at[0] || len == at[1] ||
-			     len == at[2];
+		bool whole = len == 1 || len == at[0] || len == at[1];
 
 		check((take(&b, len) >= 0) == whole, "cut at %zu", len);
 	}
@@ -173,13 +254,13 @@ static void test_items(void)
 	put_items(&b, &other);
 	check_int(take(&b, b.len), -EBADMSG);
 	b.len = 1;
-	keyset_put_down(&b, &me, 3, 17, RING_DEAD);
+	keyset_put_down(&b, &me, 3, 17, RING_LEFT);
 	check_int(take(&b, b.len), -EBADMSG);
 	b.len = 1;
 	keyset_put_settings(&b, &me, &join_of.settings);
 	check_int(take(&b, b.len), -EBADMSG);
 	free(b.base);
-	ok("nobody may ask for another node, a death, or settings");
+	ok("nobody may ask for another node, an end, or settings");
 }
 
 static void test_kinds(void)
@@ -201,6 +282,9 @@ int main(void)
 	test_kinds();
 	test_join();
 	test_refusal();
+	test_leave();
+	test_farewell();
+	test_finish();
 	test_items();
 	return 0;
 }

@@ -190,7 +190,8 @@ static void test_cut(bool cut_leader)
 	uint64_t at = now_ms();
 
 	wait_until(5, !shows(one, "c0", RING_VIEW_OWNED), "its lease");
-	check(now_ms() - at <= LEASE_MS, "%d ms", (int)(now_ms() - at));
+	check(now_ms() - at <= LEASE_MS + LATE_MS, "%d ms",
+	      (int)(now_ms() - at));
 	check_int(count(one, RING_VIEW_OWNED), 0);
 	check_int(count(one, RING_VIEW_KEYS), 20);
 	check_int(status_of(one).health, RING_ISOLATED);
@@ -210,7 +211,7 @@ static void test_cut(bool cut_leader)
 	wait_until(10, is_ready(one), "%s", status_of(one).reason);
 	check_int(ask(one, RING_CLAIM, "minority"), 0);
 	settle();
-	ok("healed, it comes back in a new epoch");
+	ok("holes 1: healed, it comes back in a new epoch");
 	end_cluster();
 }
 
@@ -274,7 +275,8 @@ static void test_stop(void)
 	wait_until(10, is_ready(one), "%s", status_of(one).reason);
 	check_int(hosts[one].shown[RING_VIEW_OWNED], 0);
 	check_int(who_shows("t", RING_VIEW_KEYS), -1);
-	ok("a leader that was stopped for long shows nothing when it goes on");
+	ok("holes 2, 6: a leader that was stopped for long shows nothing when "
+	   "it goes on");
 	end_cluster();
 }
 
@@ -309,7 +311,8 @@ static void test_proof(void)
 		printf("# %s: offered %d ms after the proof\n",
 		       i == 0 ? "a follower" : "the leader",
 		       (int)(now_ms() - killed));
-		check(now_ms() - killed < (i == 0 ? LEASE_MS / 4 : LEASE_MS),
+		check(now_ms() - killed <
+			      (i == 0 ? LEASE_MS / 4 : LEASE_MS) + LATE_MS,
 		      "%d ms", (int)(now_ms() - killed));
 		check_int(ask(who_shows("p", RING_VIEW_RECOVER), RING_FINISH,
 			      "p"),
@@ -320,7 +323,8 @@ static void test_proof(void)
 	}
 	check_int(ring_obituary(hosts[0].ring, now_ms(), "nonsense", 8),
 		  -EBADMSG);
-	ok("a proven death waits neither for the lease nor for SWIM");
+	ok("holes 30: a proven death waits neither for the lease nor for "
+	   "SWIM");
 	end_cluster();
 }
 
@@ -390,17 +394,20 @@ static void test_doubt(void)
 	begin(one, &a, RING_CLAIM, "doubt");
 	wait_until(5, a.done, "answer");
 	check(a.rc == -ETIMEDOUT, "%d", a.rc);
-	check(a.took_ms >= 1990 && a.took_ms < 2200, "%d ms", (int)a.took_ms);
+	check(a.took_ms >= 1990 && a.took_ms < 2000 + LATE_MS, "%d ms",
+	      (int)a.took_ms);
 	check(ring_find(hosts[l].ring, "doubt") != NULL, "it was done");
 	begin(one, &a, RING_CLAIM, "next");
 	turn();
 	check(a.done && a.rc == -EROFS, "at once");
-	ok("an outcome that is not known is ETIMEDOUT, then EROFS at once");
+	ok("holes 24: an outcome that is not known is ETIMEDOUT, then EROFS "
+	   "at once");
 	memset(cut, 0, sizeof(cut));
 	wait_until(5, is_ready(one), "%s", status_of(one).reason);
 	wait_until(5, ring_find(hosts[l].ring, "doubt") == NULL, "finished");
 	check_int(hosts[one].shown[RING_VIEW_OWNED], 0);
-	ok("a claim that nobody waited for is finished when it is heard of");
+	ok("holes 24: a claim that nobody waited for is finished when it is "
+	   "heard of");
 
 	begin(one, &a, RING_CLAIM, "intr");
 	turn();
@@ -409,7 +416,7 @@ static void test_doubt(void)
 	check_int(a.rc, -EINTR);
 	check_int(ask(one, RING_CLAIM, "intr"), 0);
 	check(shows(one, "intr", RING_VIEW_OWNED), "adopted or claimed anew");
-	ok("an interrupted claim on a follower can be repeated");
+	ok("holes 24: an interrupted claim on a follower can be repeated");
 	end_cluster();
 }
 
@@ -439,13 +446,36 @@ static void test_two(void)
 	end_cluster();
 }
 
+/* SWIM has heard that both others are dead; nobody can be elected. */
+static void test_no_majority(void)
+{
+	new_cluster(3, RING_CLAIMS_ANY);
+	wait_until(5, status_of(0).n_voters == 3, "three voters");
+	wait_until(5, follower() >= 0, "a follower");
+	int one = follower();
+
+	hosts[one].held_swim = true;
+	for (int i = 0; i < 3; i++)
+		if (i != one)
+			kill_host(i);
+	for (int i = 0; i < 3; i++)
+		if (i != one)
+			say(&hosts[one], i, true);
+	check_int(status_of(one).health, RING_READY);
+	wait_until(5, status_of(one).leader == RING_NONE, "no leader");
+	check_int(status_of(one).health, RING_ISOLATED);
+	check_int(ask(one, RING_CLAIM, "alone"), -EROFS);
+	ok("with no majority alive, callers are told so at once");
+	end_cluster();
+}
+
 static void all(uint64_t seed)
 {
 	static void (*const tests[])(void) = {
 		test_death,	   test_leader_killed, test_restart_all,
 		test_cut_follower, test_cut_leader,    test_blink,
 		test_two,	   test_stop,	       test_proof,
-		test_reload,	   test_doubt};
+		test_no_majority,  test_reload,	       test_doubt};
 	const char *only = getenv("ONLY");
 
 	net_seed = seed;

@@ -55,7 +55,7 @@ static void test_never(void)
 	run_for(2 * HANDOVER_MS);
 	check_int(n_in(0, RING_VIEW_RELEASE), n);
 	check_int(n_in(0, RING_VIEW_OWNED), NAMES);
-	ok("never: a living holder is asked, and not interrupted");
+	ok("holes 4: a living holder is asked, and not interrupted");
 	end_cluster();
 }
 
@@ -105,7 +105,7 @@ static void test_isolated(void)
 	/* It is hidden already, and counted until the commit is known here. */
 	wait_until(5, n_in(one, RING_VIEW_OWNED) == 0, "gone here");
 	check_int(status_of(one).health, RING_DRAINING);
-	ok("handover_timeout is the holder's, inside its lease");
+	ok("holes 4: handover_timeout is the holder's, inside its lease");
 	end_cluster();
 }
 

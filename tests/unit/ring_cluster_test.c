@@ -60,7 +60,8 @@ static void test_calm(void)
 			new = new &&epochs[j] != epochs[i];
 		different += new;
 	}
-	check(different <= 3, "%d entries", (int)different);
+	/* Two of them, at the least: where the machine is busy, calm is short. */
+	check(different <= 4, "%d entries", (int)different);
 	ok("nodes that join together are one entry: %d for 5", (int)different);
 	end_cluster();
 }
@@ -105,7 +106,8 @@ static void test_refused(void)
 	check_int(mkdir(hosts[2].dir, 0700), 0);
 	hosts[2].cluster = 42;
 	check_int(status_of(0).n_voters + status_of(0).n_standbys, 2);
-	ok("who joins with other settings or a name in use is told so");
+	ok("holes 5: who joins with other settings or a name in use is told "
+	   "so");
 	start_host(2);
 	wait_until(10, is_ready(2), "%s", status_of(2).reason);
 	ok("and joins when that is mended");
@@ -137,7 +139,7 @@ static void test_copy(void)
 	check_int(status_of(of).error, -ESTALE);
 	check(strstr(status_of(of).reason, "copied") != NULL, "%s",
 	      status_of(of).reason);
-	ok("a copied state is refused, and says so");
+	ok("holes 12: a copied state is refused, and says so");
 	end_cluster();
 }
 
@@ -233,8 +235,9 @@ static void test_bad_net(void)
 			check_int(who_shows(a[i].name, RING_VIEW_OWNED), i % 3);
 	}
 	check(held > N / 2, "only %zu", held);
-	ok("messages lost, late and doubled: %zu of %d claims, each once", held,
-	   N);
+	ok("holes 25: messages lost, late and doubled: %zu of %d claims, each "
+	   "once",
+	   held, N);
 	end_cluster();
 }
 
@@ -258,7 +261,8 @@ static void test_lost_items(void)
 	hosts[f].deaf_kind = 0;
 	wait_until(5, a.done, "answer");
 	check_int(a.rc, 0);
-	check(a.took_ms >= 290 && a.took_ms < 1000, "%d ms", (int)a.took_ms);
+	check(a.took_ms >= 290 && a.took_ms < 300 + LATE_MS, "%d ms",
+	      (int)a.took_ms);
 	ok("a request that was lost is sent again");
 
 	hosts[f].deaf_kind = KIND_ITEMS;
@@ -292,7 +296,7 @@ static void test_lost_items(void)
 	end_cluster();
 }
 
-/* ---- Logs lost, leaving ---- */
+/* ---- Logs lost ---- */
 
 static void test_lost_log(void)
 {
@@ -309,50 +313,7 @@ static void test_lost_log(void)
 	wait_until(20, is_ready(2), "%s", status_of(2).reason);
 	check(ring_find(hosts[2].ring, "mine") != NULL, "its keys");
 	wait_until(10, status_of(0).n_voters == 3, "three voters");
-	ok("a node that lost its log comes back as a new server");
-	end_cluster();
-}
-
-static void test_leave(void)
-{
-	new_cluster(3, RING_CLAIMS_ANY);
-	wait_until(5, status_of(0).n_voters == 3, "three voters");
-	int gone = follower();
-
-	check_int(ask(gone, RING_CLAIM, "l"), 0);
-	ring_leave(hosts[gone].ring, now_ms());
-	check(!shows(gone, "l", RING_VIEW_OWNED), "hidden before it is sent");
-	check_int(ask(gone, RING_CLAIM, "no"), -EROFS);
-	wait_until(5, who_shows("l", RING_VIEW_RECOVER) >= 0, "an heir");
-	check_int(ring_find(hosts[leader()].ring, "l")->reason, RING_LEFT);
-	ok("who leaves gives its keys to the heirs at once");
-	wait_until(10, status_of(gone).has_left, "left");
-	ok("and is told when its vote is not needed any more");
-	end_cluster();
-}
-
-/* The leader, then all but one at once, then the last. */
-static void test_leave_all(void)
-{
-	new_cluster(3, RING_CLAIMS_ANY);
-	wait_until(5, status_of(0).n_voters == 3, "three voters");
-	int l = leader();
-
-	check_int(ask(l, RING_CLAIM, "l"), 0);
-	ring_leave(hosts[l].ring, now_ms());
-	wait_until(10, status_of(l).has_left, "left: %s", status_of(l).reason);
-	kill_host(l);
-	wait_until(10, who_shows("l", RING_VIEW_RECOVER) >= 0, "an heir");
-	ok("a leader that leaves hands over first");
-	int a = (l + 1) % 3, b = (l + 2) % 3;
-
-	ring_leave(hosts[a].ring, now_ms());
-	ring_leave(hosts[b].ring, now_ms());
-	wait_until(15, status_of(a).has_left && status_of(b).has_left,
-		   "left: %d %s, %d %s", status_of(a).has_left,
-		   status_of(a).reason, status_of(b).has_left,
-		   status_of(b).reason);
-	ok("when all leave at once, one is the last, and may leave too");
+	ok("holes 21: a node that lost its log comes back as a new server");
 	end_cluster();
 }
 
@@ -379,9 +340,9 @@ static void test_forgotten(void)
 static void all(uint64_t seed)
 {
 	static void (*const tests[])(void) = {
-		test_join,	test_calm,    test_refused,    test_copy,
-		test_claim,	test_bad_net, test_lost_items, test_lost_log,
-		test_forgotten, test_leave,   test_leave_all};
+		test_join,	 test_calm,	test_refused,
+		test_copy,	 test_claim,	test_bad_net,
+		test_lost_items, test_lost_log, test_forgotten};
 	const char *only = getenv("ONLY");
 
 	net_seed = seed;

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -92,12 +93,13 @@ static void remove_state(void)
 {
 	static const char *const names[] = {"lock",	    "identity", "boot",
 					    "identity.new", "boot.new", "wal",
-					    "key"};
+					    "key",	    "place"};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		unlink(path_of(names[i]));
 	rmdir(path_of("store"));
 	rmdir(path_of("gossip"));
+	rmdir(path_of("wal"));
 	rmdir(dir);
 }
 
@@ -535,6 +537,138 @@ static void forbidden(void)
 	ok("each way to be forbidden is its own sentence");
 }
 
+/* ---- Where it is ---- */
+
+static bool is_moved(void)
+{
+	struct state s;
+
+	check_int(open_state(&s), 0);
+	bool moved = s.is_moved;
+	state_close(&s);
+	return moved;
+}
+
+static void settle(void)
+{
+	struct state s;
+
+	check_int(open_state(&s), 0);
+	check_int(state_settle(&s, errmsg), 0);
+	check(!s.is_moved, "it is settled");
+	state_close(&s);
+	check(!is_moved(), "and was");
+}
+
+/* As the state's own. */
+static void write_place(uint64_t files, const char *machine)
+{
+	char bytes[FILE_SIZE];
+	int n = snprintf(bytes, sizeof(bytes),
+			 "files %016" PRIx64 "\nmachine %s\n", files, machine);
+
+	n += snprintf(bytes + n, sizeof(bytes) - (size_t)n,
+		      "check %016" PRIx64 "\n",
+		      (uint64_t)XXH3_64bits(bytes, (size_t)n));
+	write_file("place", bytes, (size_t)n);
+}
+
+static uint64_t files_in_place(void)
+{
+	char bytes[FILE_SIZE];
+	uint64_t files = 0;
+
+	read_file("place", bytes);
+	check_int(sscanf(bytes, "files %" SCNx64 "\n", &files), 1);
+	return files;
+}
+
+static void copy_file(const char *name)
+{
+	char bytes[FILE_SIZE];
+	size_t n = read_file(name, bytes);
+
+	unlink(path_of(name));
+	write_file(name, bytes, n);
+}
+
+static void moved(void)
+{
+	char away[128];
+	struct state s;
+
+	check(!is_moved(), "a new one");
+	check(mkdir(path_of("wal"), 0700) == 0, "wal");
+	check(!is_moved(), "of an older ringfs, which wrote no place");
+	settle();
+	check_int(open_state(&s), 0);
+	calls[0] = '\0';
+	check_int(state_settle(&s, errmsg), 0);
+	check(calls[0] == '\0', "%s", calls);
+	state_close(&s);
+	snprintf(away, sizeof(away), "%s.away", dir);
+	check(rename(dir, away) == 0 && mkdir(dir, 0700) == 0 &&
+		      rename(away, dir) == 0,
+	      "renamed");
+	check(!is_moved(), "it was renamed");
+	ok("a state that is where it was has not moved");
+
+	copy_file("lock");
+	check(is_moved() && is_moved(), "the lock is another file");
+	settle();
+	check(rename(path_of("wal"), away) == 0 &&
+		      mkdir(path_of("wal"), 0700) == 0 && rmdir(away) == 0,
+	      "wal");
+	check(is_moved(), "the log was put back");
+	settle();
+	uint64_t files = files_in_place();
+	write_place(files, "00000000000000aa");
+	bool is_known = access("/etc/machine-id", R_OK) == 0;
+	check_int(is_moved(), is_known);
+	write_place(files, "0000000000000000");
+	check(!is_moved(), "a machine without a name is any");
+	write_place(files + 1, "0000000000000000");
+	check(is_moved(), "other files");
+	write_file("place", "files", 5);
+	check(is_moved(), "a place that nobody wrote");
+	unlink(path_of("place"));
+	check(!is_moved(), "somebody is sure");
+	ok("one that was copied, put back, or taken elsewhere has");
+
+	write_place(files + 1, "0000000000000000");
+	check_int(open_state(&s), 0);
+	check(s.is_moved && !s.has_joined, "a founder");
+	check_int(state_renew(&s, errmsg), 0);
+	state_close(&s);
+	check(!exists("wal"), "the log is gone");
+	check_int(open_state(&s), 0);
+	check(!s.is_moved && s.has_joined, "without a log it waits for one");
+	state_close(&s);
+	remove_state();
+	ok("a log that is given up is gone, and others are to fill the next");
+}
+
+static void client(void)
+{
+	struct state s;
+
+	wish.is_client = true;
+	check_int(open_state(&s), -EINVAL);
+	check_said("a client does not vote");
+	check_said("--join");
+	wish.is_new = true;
+	check_int(open_state(&s), -EINVAL);
+	wish.is_new = wish.is_client = false;
+	check_int(open_state(&s), 0);
+	state_close(&s);
+	wish.is_client = true;
+	check_int(open_state(&s), 0);
+	state_close(&s);
+	wish.is_client = false;
+	remove_state();
+	ok("a client starts no cluster, but may become one");
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t seed = check_seed(argc, argv);
@@ -552,6 +686,8 @@ int main(int argc, char **argv)
 	looked_at();
 	no_directory();
 	forbidden();
+	moved();
+	client();
 	check(rmdir(folder) == 0, "%s: %d", folder, errno);
 	return 0;
 }

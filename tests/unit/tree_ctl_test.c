@@ -309,6 +309,59 @@ static void test_token_batch(void)
 	ok("... in batches, too");
 }
 
+static int force_line(struct rig *r, const char *line)
+{
+	struct rig_file f = open_ctl(r, O_WRONLY);
+	int got = ctl_write(r, &f, line);
+
+	rig_close(r, &f);
+	return got;
+}
+
+/* In a batch it waits for what is before it, and what is behind it waits. */
+static void test_force_batch(struct rig *r)
+{
+	struct rig_file f = open_ctl(r, O_RDWR);
+
+	fake_key(r->ring, "l", RING_HELD, 1, "");
+	check_int(ctl_write(r, &f,
+			    "claim new\nforce new\nforce l\nforce none\n"
+			    "claim new\nfinish new\n"),
+		  0);
+	check_int(rig_pread(r, &f, 4096, 0), 0);
+	check(strcmp((const char *)r->bytes,
+		     "ok new\nok new\nok l\n"
+		     "ENOENT none\nok new\nok new\n") == 0,
+	      "%s", r->bytes);
+	rig_close(r, &f);
+}
+
+static void test_force(void)
+{
+	struct rig *r = rig_create_ready();
+
+	fake_key(r->ring, "k", RING_HELD, 1, "");
+	check_int(force_line(r, "finish k\n"), EREMOTE);
+	at(r, "force-at", 1, ENOENT);
+	r->uid = 2000;
+	check_int(force_line(r, "force k\n"), EPERM);
+	at(r, "force-at", 0, EPERM);
+	r->uid = 1000; /* the key's */
+	at(r, "force-at", 0, 0);
+	check(fake_get(r->ring, "k") == NULL, "gone");
+	check_int(force_line(r, "force k\n"), ENOENT);
+	ok("force finishes what another node holds, for the key's user");
+
+	r->uid = 0;
+	r->ring->refuse_op = -EHOSTUNREACH;
+	fake_key(r->ring, "k", RING_HELD, 1, "");
+	check_int(force_line(r, "force k\n"), EHOSTUNREACH);
+	r->ring->refuse_op = 0;
+	test_force_batch(r);
+	rig_destroy(r);
+	ok("... in batches, too");
+}
+
 int main(void)
 {
 	test_parts();
@@ -319,5 +372,6 @@ int main(void)
 	test_tokens();
 	test_token_users();
 	test_token_batch();
+	test_force();
 	return 0;
 }
