@@ -27,6 +27,12 @@ TOOL   = $(patsubst %.c,$O/%,$(wildcard tests/tools/*.c))
 BENCH  = $(patsubst %.c,$O/%,$(wildcard tests/bench/*.c))
 SIM    = $O/tests/sim/sim
 SIMOBJ = $(patsubst %.c,$O/%.o,$(wildcard tests/sim/*.c))
+# The whole node in the simulator has other files and settings below it.
+SIMWRAP = openat open close pwrite fdatasync fsync renameat unlinkat mkdirat \
+	  statvfs getrandom clock_gettime group_open group_close disk_create \
+	  disk_post wal_open wal_room store_open store_write store_copy_open \
+	  store_copy_seal store_swap store_remove keyset_create \
+	  keyset_destroy keyset_apply lease_is_held
 SHIM   = $(patsubst %.c,$O/%.so,$(wildcard tests/shim/*.c))
 FUZZ   = $(patsubst %.c,$O/%,$(wildcard tests/fuzz/*_fuzz.c))
 MAN    = $(wildcard man/*.[1-8])
@@ -44,7 +50,7 @@ $(LIB): $(filter-out $O/fs/main.o,$(OBJ))
 $(TOOL) $(BENCH): %: %.o
 	$(LINK) -o $@ $^ $(LIBS)
 $(SIM): $(SIMOBJ) $(LIB)
-	$(LINK) -o $@ $^ $(LIBS)
+	$(LINK) $(SIMWRAP:%=-Wl,--wrap=%) -o $@ $^ $(LIBS)
 # Loaded into a daemon by LD_PRELOAD; never with sanitizers of its own.
 $(SHIM): $O/%.so: %.c Makefile
 	@mkdir -p $(@D)
@@ -75,16 +81,21 @@ layers:
 # SECONDS of random input for each decoder.
 fuzz:
 	@tests/fuzz.bash $(or $(SECONDS),60)
-# Crashes under load, ROUNDS of them; membership's figures; an hour of random
-# input for each decoder.
+# Crashes under load, ROUNDS of them; membership's figures; twenty clusters,
+# from SEED on, that are broken for three minutes each; thousands of runs of
+# whole nodes in virtual time; an hour of random input for each decoder.
 soak: all tools
 	@ROUNDS=$(or $(ROUNDS),1000) BATS_TEST_TIMEOUT=86400 bats tests/kill.bats
 	@ROUNDS=10 tests/bench/swim.bash
+	@for seed in $$(seq $(or $(SEED),1) $$(($(or $(SEED),1) + 19))); do \
+		tests/chaos.bash $$seed 180 || exit; done
+	@$(SIM) nodes 1-$(or $(SEEDS),5000)
 	@tests/fuzz.bash 3600
 bench: all benches tools
 	@tests/bench/run.bash
 	@tests/bench/swim.bash
 	@tests/bench/net.bash 3 10
+	@tests/bench/cluster.bash
 demo:
 	@.ci/deps
 	@$(MAKE) -s all

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* sim [--seed N] < SCRIPT
  * sim [--seed N] measure NAME [ARG...]
+ * sim nodes ...			see node_main.c
  *
  * The seed may also come from $SEED; without either it is 1. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/sim/sim.h"
+#include "tests/sim/node.h"
 
 static int usage(void)
 {
@@ -14,7 +15,8 @@ static int usage(void)
 	      "       sim [--seed N] measure probe|detect|spread|storm|bytes|"
 	      "big|\n"
 	      "                              stop|deaf|slow|oneway|stopped|"
-	      "heal [ARG...]\n",
+	      "heal [ARG...]\n"
+	      "       sim nodes ...\n",
 	      stderr);
 	return 64;
 }
@@ -25,6 +27,8 @@ int main(int argc, char **argv)
 	uint64_t seed = given != NULL ? strtoull(given, NULL, 0) : 1;
 	struct sim sim;
 
+	if (argc > 1 && strcmp(argv[1], "nodes") == 0)
+		return nodes_main(argc - 1, argv + 1);
 	if (argc > 2 && strcmp(argv[1], "--seed") == 0) {
 		seed = strtoull(argv[2], NULL, 0);
 		argc -= 2;

@@ -64,7 +64,7 @@ uint32_t sim_number(const struct sim *sim, const struct gossip_id *id)
 }
 
 /* The clock of a node, and back: rounded up, so that nobody wakes too early. */
-static uint64_t local_us(const struct sim *sim, const struct sim_node *n)
+uint64_t sim_local_us(const struct sim *sim, const struct sim_node *n)
 {
 	int64_t drift = (int64_t)sim->now_us / (int)MILLION * n->rate_ppm +
 			(int64_t)sim->now_us % (int)MILLION * n->rate_ppm /
@@ -73,10 +73,10 @@ static uint64_t local_us(const struct sim *sim, const struct sim_node *n)
 	return n->clock_base + sim->now_us + (uint64_t)drift;
 }
 
-static uint64_t true_us(const struct sim *sim, const struct sim_node *n,
-			uint64_t local)
+uint64_t sim_true_us(const struct sim *sim, const struct sim_node *n,
+		     uint64_t local)
 {
-	uint64_t now = local_us(sim, n);
+	uint64_t now = sim_local_us(sim, n);
 
 	if (local <= now)
 		return sim->now_us;
@@ -315,8 +315,9 @@ static void carry_out(struct sim *sim, uint32_t node)
 		send_one(sim, node, &out->sends[i]);
 	for (size_t i = 0; i < out->n_events; i++)
 		tell_event(sim, node, &out->events[i]);
-	uint64_t wake =
-		out->wake_us != NEVER ? true_us(sim, n, out->wake_us) : NEVER;
+	uint64_t wake = out->wake_us != NEVER
+				? sim_true_us(sim, n, out->wake_us)
+				: NEVER;
 	if (wake < n->wake_us) {
 		n->wake_us = wake;
 		push(sim, (struct sim_event){.at_us = wake,
@@ -391,7 +392,7 @@ void sim_start(struct sim *sim, uint32_t node)
 	swim_trace(n->swim, n->topics, trace_line, n);
 	n->state = SIM_RUNNING;
 	n->wake_us = NEVER;
-	swim_start(n->swim, local_us(sim, n), &sim->out);
+	swim_start(n->swim, sim_local_us(sim, n), &sim->out);
 	carry_out(sim, node);
 }
 
@@ -456,7 +457,7 @@ static void receive(struct sim *sim, uint32_t node, const struct sim_packet *p)
 	if (p->is_error) {
 		msg.len = 0;
 		hash_in(sim, node, p, &msg);
-		swim_send_failed(n->swim, local_us(sim, n), &p->to_addr,
+		swim_send_failed(n->swim, sim_local_us(sim, n), &p->to_addr,
 				 &sim->out);
 		carry_out(sim, node);
 		return;
@@ -469,7 +470,7 @@ static void receive(struct sim *sim, uint32_t node, const struct sim_packet *p)
 			return;
 	}
 	hash_in(sim, node, p, &msg);
-	swim_recv(n->swim, local_us(sim, n), &msg, &sim->out);
+	swim_recv(n->swim, sim_local_us(sim, n), &msg, &sim->out);
 	carry_out(sim, node);
 }
 
@@ -478,7 +479,7 @@ static void wake(struct sim *sim, uint32_t node)
 	struct sim_node *n = sim_node(sim, node);
 
 	n->wake_us = NEVER;
-	swim_tick(n->swim, local_us(sim, n), &sim->out);
+	swim_tick(n->swim, sim_local_us(sim, n), &sim->out);
 	carry_out(sim, node);
 }
 
@@ -506,7 +507,7 @@ void sim_join(struct sim *sim, uint32_t node, uint32_t by)
 	struct sim_node *n = sim_node(sim, node);
 	struct gossip_addr addr = addr_of(sim, by);
 
-	swim_join(n->swim, local_us(sim, n), &addr, &sim->out);
+	swim_join(n->swim, sim_local_us(sim, n), &addr, &sim->out);
 	carry_out(sim, node);
 }
 
@@ -514,14 +515,14 @@ void sim_leave(struct sim *sim, uint32_t node)
 {
 	struct sim_node *n = sim_node(sim, node);
 
-	swim_leave(n->swim, local_us(sim, n), &sim->out);
+	swim_leave(n->swim, sim_local_us(sim, n), &sim->out);
 	carry_out(sim, node);
 }
 
 int sim_forget(struct sim *sim, uint32_t node, uint32_t other)
 {
 	struct sim_node *n = sim_node(sim, node);
-	int rc = swim_forget(n->swim, local_us(sim, n),
+	int rc = swim_forget(n->swim, sim_local_us(sim, n),
 			     &sim_node(sim, other)->id, &sim->out);
 
 	carry_out(sim, node);
@@ -531,7 +532,7 @@ int sim_forget(struct sim *sim, uint32_t node, uint32_t other)
 int sim_obituary(struct sim *sim, uint32_t node, uint32_t other, uint32_t boot)
 {
 	struct sim_node *n = sim_node(sim, node);
-	int rc = swim_obituary(n->swim, local_us(sim, n),
+	int rc = swim_obituary(n->swim, sim_local_us(sim, n),
 			       &sim_node(sim, other)->id, boot, &sim->out);
 
 	carry_out(sim, node);
@@ -543,8 +544,8 @@ void sim_meta(struct sim *sim, uint32_t node, const char *meta)
 	struct sim_node *n = sim_node(sim, node);
 	struct gossip_addr addr = addr_of(sim, node);
 
-	swim_set_self(n->swim, local_us(sim, n), &addr, (const uint8_t *)meta,
-		      strlen(meta), &sim->out);
+	swim_set_self(n->swim, sim_local_us(sim, n), &addr,
+		      (const uint8_t *)meta, strlen(meta), &sim->out);
 	carry_out(sim, node);
 }
 
@@ -577,7 +578,7 @@ void sim_acquaint(struct sim *sim)
 
 		for (uint32_t j = 1; j <= sim->n_nodes && n->swim; j++)
 			if (j != i && sim_node(sim, j)->swim != NULL)
-				swim_know(n->swim, local_us(sim, n),
+				swim_know(n->swim, sim_local_us(sim, n),
 					  swim_facts(sim_node(sim, j)->swim));
 	}
 }

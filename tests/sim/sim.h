@@ -163,6 +163,11 @@ bool sim_step(struct sim *sim, uint64_t until_us);
 void sim_run(struct sim *sim, uint64_t us);
 
 struct sim_node *sim_node(struct sim *sim, uint32_t node);
+/* The clock of a node, and the true time of what it says: rounded up, so that
+ * nobody wakes too early. */
+uint64_t sim_local_us(const struct sim *sim, const struct sim_node *n);
+uint64_t sim_true_us(const struct sim *sim, const struct sim_node *n,
+		     uint64_t local);
 /* The number of the node with this id; 0: none. */
 uint32_t sim_number(const struct sim *sim, const struct gossip_id *id);
 /* What node believes of other; SWIM_UNKNOWN, also of an unverified one. */
