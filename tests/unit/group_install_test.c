@@ -172,8 +172,9 @@ static void stop_everywhere(uint64_t seed)
 	while (stop_at(seed, n))
 		n++;
 	check(n > 20, "only %u calls", n);
-	ok("a stop at each of %u system calls of an installation%s", n - 1,
-	   no_exchange ? ", without exchange of names" : "");
+	ok("holes 17, 18: a stop at each of %u system calls of an "
+	   "installation%s",
+	   n - 1, no_exchange ? ", without exchange of names" : "");
 }
 
 static void body(uint64_t seed)

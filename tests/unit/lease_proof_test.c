@@ -20,12 +20,13 @@ static void hole_10(void)
 	play(LEASE);
 	check_int(nodes[0].n_downs, 0);
 	check(held(2), "it lives");
-	ok("10: an old herald's obituary counts less than a later renewal");
+	ok("holes 10: an old herald's obituary counts less than a later "
+	   "renewal");
 
 	hear(2, NULL, nodes[2].obituary, nodes[2].obituary_len);
 	play(LEASE);
 	check_int(nodes[0].n_downs, 0);
-	ok("10: a daemon does not pass on its own obituary");
+	ok("holes 10: a daemon does not pass on its own obituary");
 }
 
 static void hole_11(void)
@@ -51,7 +52,8 @@ static void hole_11(void)
 		  0);
 	check(p.number >= renewal.number, "%llu, %llu",
 	      (unsigned long long)p.number, (unsigned long long)renewal.number);
-	ok("11: the obituary for a grant is handed over before its renewal");
+	ok("holes 11: the obituary for a grant is handed over before its "
+	   "renewal");
 
 	play(LEASE);
 	check_int(lease_decode(nodes[2].obituary, nodes[2].obituary_len, &p),
@@ -70,7 +72,7 @@ static void hole_11(void)
 		check_int(nodes[0].n_downs, 0);
 	}
 	free(b.base);
-	ok("11: an obituary of another life has no effect");
+	ok("holes 11: an obituary of another life has no effect");
 
 	isolate(2, true); /* killed */
 	nodes[0].n_downs = 0;
@@ -79,7 +81,8 @@ static void hole_11(void)
 	check_int(nodes[0].down.boot, 3);
 	check_int(nodes[0].down.epoch, 12);
 	check_int(nodes[0].down.cause, LEASE_PROOF);
-	ok("30: with proof neither lease nor SWIM nor calm is waited for");
+	ok("holes 30: with proof neither lease nor SWIM nor calm is waited "
+	   "for");
 
 	apply_down(0, 2);
 	nodes[2].life.epoch = 40;
@@ -88,7 +91,7 @@ static void hole_11(void)
 	check_int(hear(0, NULL, nodes[2].obituary, nodes[2].obituary_len), 0);
 	play(LEASE / 2);
 	check_int(nodes[0].n_downs, 0);
-	ok("11: a replayed obituary does not end the next life");
+	ok("holes 11: a replayed obituary does not end the next life");
 }
 
 static void hole_12(void)
@@ -107,7 +110,7 @@ static void hole_12(void)
 	check(held(2), "the living one is not harmed");
 	next.boot = 3;
 	check_int(lease_may_come_up(nodes[0].l, now, &next), -ESTALE);
-	ok("12: a copied state's newer boot does not end the living one");
+	ok("holes 12: a copied state's newer boot does not end the living one");
 
 	next.boot = 4;
 	isolate(2, true);
@@ -115,7 +118,7 @@ static void hole_12(void)
 	check_int(lease_may_come_up(nodes[0].l, now, &next), -EAGAIN);
 	play(2 * MARGIN);
 	check_int(lease_may_come_up(nodes[0].l, now, &next), 0);
-	ok("12: elsewhere it may come up when the old lease is out");
+	ok("holes 12: elsewhere it may come up when the old lease is out");
 
 	isolate(2, false);
 	play(2 * LEASE);
@@ -125,7 +128,8 @@ static void hole_12(void)
 	check_int(lease_may_come_up(nodes[0].l, now, &next), -EAGAIN);
 	lease_entry_void(nodes[0].l, now, &next.id);
 	check_int(lease_may_come_up(nodes[0].l, now, &next), 0);
-	ok("12: one life at a time; a newer boot on the same host is proof");
+	ok("holes 12: one life at a time; a newer boot on the same host is "
+	   "proof");
 
 	world(3);
 	next = nodes[2].life;
@@ -138,7 +142,8 @@ static void hole_12(void)
 	next = nodes[2].life;
 	next.life.byte[3] = 9;
 	check_int(lease_may_come_up(nodes[0].l, now, &next), -ESTALE);
-	ok("12: unknown hosts are never the same; one boot, two lives: copied");
+	ok("holes 12: unknown hosts are never the same; one boot, two lives: "
+	   "copied");
 
 	start(1, 3); /* the copy hears of a life that looks like its own */
 	nodes[1].life.life.byte[0] = 77;
@@ -147,7 +152,7 @@ static void hole_12(void)
 	play(LEASE);
 	check_int(nodes[1].n_renewals, 0);
 	check(!held(1), "not its life");
-	ok("12: a copy does not take the original's life for its own");
+	ok("holes 12: a copy does not take the original's life for its own");
 }
 
 static void own_restart(void)
@@ -195,7 +200,8 @@ static void hole_13(void)
 		follow(i, 0, 4, true);
 	play(4 * LEASE);
 	check_int(sent_of_kind[LEASE_OBITUARY], 0);
-	ok("13: an obituary goes to each new leader until the down is applied");
+	ok("holes 13: an obituary goes to each new leader until the down is "
+	   "applied");
 
 	world(3);
 	check_int(hear(1, NULL, nodes[0].obituary, nodes[0].obituary_len), 0);
@@ -206,7 +212,7 @@ static void hole_13(void)
 	check(!nodes[2].leader_died, "not the leader");
 	check_int(hear(2, NULL, nodes[0].obituary, nodes[0].obituary_len), 0);
 	check(nodes[2].leader_died, "that is the leader's");
-	ok("19: an obituary of the leader is told, once");
+	ok("holes 19: an obituary of the leader is told, once");
 }
 
 static void unknown_obituaries(void)

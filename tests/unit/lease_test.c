@@ -98,7 +98,8 @@ static void hole_1(void)
 	play(LEASE);
 	check(!held(2), "down");
 	check_int(nodes[2].n_renewals, 0);
-	ok("1: who was declared down is refused until it has applied that");
+	ok("holes 1: who was declared down is refused until it has applied "
+	   "that");
 
 	nodes[2].life.epoch = 30;
 	apply_up(2, 2); /* here first */
@@ -109,7 +110,7 @@ static void hole_1(void)
 	apply_up(1, 2);
 	play(LEASE);
 	check(held(2), "in the new epoch");
-	ok("1: it shows nothing before it has a lease for its new epoch");
+	ok("holes 1: it shows nothing before it has a lease for its new epoch");
 }
 
 static void hole_1_proposed(void)
@@ -125,13 +126,13 @@ static void hole_1_proposed(void)
 	check(!held(2), "the down is on its way");
 	check_int(lease_refused(nodes[2].l), LEASE_ENDING);
 	check_int(nodes[0].n_downs, 0);
-	ok("1: from the proposal on the leader refuses");
+	ok("holes 1: from the proposal on the leader refuses");
 
 	lease_entry_void(nodes[0].l, now, &nodes[2].life.id);
 	play(LEASE);
 	check(held(2), "granted again");
 	check_int(nodes[0].n_downs, 0);
-	ok("1: a down that was not appended is no reason to refuse");
+	ok("holes 1: a down that was not appended is no reason to refuse");
 
 	isolate(2, true);
 	swim(0, 2, true);
@@ -155,7 +156,7 @@ static void hole_1_proposed(void)
 	check(held(0) && held(1), "it is the same term's leader again");
 	check(!held(2), "that down may still be committed");
 	check_int(nodes[0].n_downs, 0);
-	ok("1: a leader that was mute for a while forgets no proposal");
+	ok("holes 1: a leader that was mute for a while forgets no proposal");
 
 	check_int(lease_may_leave(nodes[0].l, now, &nodes[1].life.id, 3, 99),
 		  -ESTALE);
@@ -244,7 +245,8 @@ static void hole_2_voters(void)
 	set_raft(1);
 	play(2 * LEASE);
 	check(!held(0) && !held(1), "1 is on its way to another term");
-	ok("2: a voter whose next term is on its way to the disk is silent");
+	ok("holes 2: a voter whose next term is on its way to the disk is "
+	   "silent");
 
 	world(3);
 	isolate(2, true);
@@ -255,7 +257,8 @@ static void hole_2_voters(void)
 	collect(1);
 	play(2 * LEASE);
 	check(!held(0), "21: its log was deleted; it is another server now");
-	ok("2, 21: a voter that lost its log confirms nothing in its old name");
+	ok("holes 2, 21: a voter that lost its log confirms nothing in its old "
+	   "name");
 
 	world(3);
 	isolate(2, true);
@@ -264,7 +267,8 @@ static void hole_2_voters(void)
 	play(2 * LEASE);
 	check(!held(0) && !held(1), "mute");
 	check_int(nodes[1].n_sent, 0);
-	ok("2, 14: a voter whose disk failed confirms and renews no more");
+	ok("holes 2, 14: a voter whose disk failed confirms and renews no "
+	   "more");
 
 	world(4);
 	isolate(2, true);
@@ -274,7 +278,7 @@ static void hole_2_voters(void)
 	isolate(2, false);
 	play(LEASE);
 	check(held(0) && held(1) && held(2), "three of four");
-	ok("2: half of the voters is no majority");
+	ok("holes 2: half of the voters is no majority");
 }
 
 static void hole_2_first_down(void)
@@ -295,7 +299,8 @@ static void hole_2_first_down(void)
 		check(now - elected <= LEASE + MARGIN, "in vain");
 	}
 	check_int(now - elected, LEASE + MARGIN);
-	ok("2: a new leader waits a lease and a margin from its election");
+	ok("holes 2: a new leader waits a lease and a margin from its "
+	   "election");
 }
 
 static void hole_3(void)
@@ -319,7 +324,8 @@ static void hole_3(void)
 	check_int(nodes[1].down.cause, LEASE_PROOF);
 	play(LEASE);
 	check(held(0) && held(1), "granted");
-	ok("3: before its own barrier a leader neither grants nor declares");
+	ok("holes 3: before its own barrier a leader neither grants nor "
+	   "declares");
 }
 
 static void hole_5(void)
@@ -338,7 +344,8 @@ static void hole_5(void)
 	isolate(1, true);
 	play(LEASE + 1);
 	check(!held(1), "by the grant's duration");
-	ok("5: a lease is as long as its grant says, whatever a node believes");
+	ok("holes 5: a lease is as long as its grant says, whatever a node "
+	   "believes");
 }
 
 static void hole_7(void)
@@ -349,7 +356,7 @@ static void hole_7(void)
 	check(held(2), "by 1 and 3");
 	check_int(nodes[2].n_changes, 0);
 	check_int(nodes[0].n_downs, 0);
-	ok("7: a renewal reaches the leader by any member");
+	ok("holes 7: a renewal reaches the leader by any member");
 
 	cut[2][0] = false;
 	play(4 * LEASE);
@@ -360,13 +367,14 @@ static void hole_7(void)
 	play(4 * LEASE);
 	check(held(2), "either way");
 	check_int(nodes[2].n_changes, 0);
-	ok("7: a way that works in one direction only does not stop renewals");
+	ok("holes 7: a way that works in one direction only does not stop "
+	   "renewals");
 
 	nodes[2].raft.leader = lease_nobody;
 	set_raft(2);
 	play(4 * LEASE);
 	check(held(2), "others know the leader");
-	ok("7: who does not know the leader renews by those who do");
+	ok("holes 7: who does not know the leader renews by those who do");
 
 	isolate(2, true);
 	play(10 * LEASE);
@@ -375,7 +383,7 @@ static void hole_7(void)
 	play(2 * LEASE);
 	check_int(nodes[0].n_downs, 1);
 	check_int(nodes[0].down.cause, LEASE_SILENT);
-	ok("7: out for ten leases is down, though SWIM says alive");
+	ok("holes 7: out for ten leases is down, though SWIM says alive");
 }
 
 static void stalled_leader(void)
@@ -384,7 +392,7 @@ static void stalled_leader(void)
 	swim(0, 2, true); /* wrongly, or not: it is renewing */
 	play(4 * LEASE);
 	check_int(nodes[0].n_downs, 0);
-	ok("SWIM alone declares nobody down");
+	ok("holes 7: SWIM alone declares nobody down");
 
 	nodes[0].stopped = true;
 	n_msgs = 0;
@@ -408,7 +416,8 @@ static void own_stall(void)
 	check(!held(2), "exact without a tick");
 	now += 3600000; /* suspended: CLOCK_BOOTTIME jumps */
 	check(!held(2), "still");
-	ok("after a stop or a suspend the lease is out before anything is "
+	ok("holes 6: after a stop or a suspend the lease is out before "
+	   "anything is "
 	   "served");
 }
 
@@ -421,7 +430,7 @@ static void hole_26(void)
 	check_int(lease_out_ms(0, 0, 1), 3);
 	check_int(lease_out_ms(0, 0, UINT32_MAX), 4724464026LL);
 	/* It asks for no death: there is nothing in it that could shorten. */
-	ok("26: ttl and margin after the last renewal, or the leader's "
+	ok("holes 26: ttl and margin after the last renewal, or the leader's "
 	   "barrier");
 }
 
@@ -441,7 +450,7 @@ static void hole_30(void)
 	check(calm_due_ms(&c, 500) == UINT64_MAX, "done");
 	calm_note(&c, 9000);
 	check_int(calm_due_ms(&c, 0), 9000);
-	ok("calm: after the last change, at most five times in all");
+	ok("holes 30: calm is for joins; at most five times in all");
 }
 
 int main(void)
@@ -453,9 +462,9 @@ int main(void)
 	hole_1_proposed();
 	hole_2(false);
 	hole_2(true);
-	ok("2: a deposed leader grants nothing, to itself neither");
+	ok("holes 2: a deposed leader grants nothing, to itself neither");
 	hole_2_order();
-	ok("2: only answers to a round begun after the renewal count");
+	ok("holes 2: only answers to a round begun after the renewal count");
 	hole_2_voters();
 	hole_2_first_down();
 	hole_3();
