@@ -2,15 +2,17 @@
 # SPDX-License-Identifier: MIT
 # The whole proof, behind `make check`. Each part prints what it did and its
 # seconds; the last line is "N passed, N failed". With STRICT=1, as .ci/run sets
-# it, a skipped test counts as failed.
+# it, a skipped test counts as failed. All that it makes is in build/, and in a
+# folder of its own that is gone when it ends, also when it is interrupted.
 #
 # Parts can be named: tests/run.bash unit bats
 set -u
 cd "$(dirname "$0")/.." || exit
 export STRICT=${STRICT-} LC_ALL=C
 FUZZ_SECONDS=${FUZZ_SECONDS:-10}
-LOG=build/check
+export LOG=build/check RINGFS_CHECK=$$ PATIENCE=${PATIENCE:-3}
 passed=0 failed=0 skipped=0
+SANITIZERS=address,undefined ahead=
 
 die() {
 	printf 'check: %s\n' "$*" >&2
@@ -29,6 +31,51 @@ need_all() {
 		die "/dev/fuse cannot be opened by $(id -un)"
 	[ "$STRICT" != 1 ] || ((EUID == 0)) ||
 		die "STRICT=1 needs root: some tests make file systems"
+}
+
+# Tests work in $DISK, and in $MEMORY if there is plenty of it: then their time is
+# not that of the disk.
+make_folders() {
+	local free
+	free=$(df --output=avail -B 1M /dev/shm 2>/dev/null | tail -n 1)
+	DISK=$(mktemp -d "${TMPDIR:-/tmp}/ringfs-check.XXXXXX") || exit
+	MEMORY=$DISK
+	((${free:-0} < 8000)) ||
+		MEMORY=$(mktemp -d /dev/shm/ringfs-check.XXXXXX) || exit
+	chmod 755 "$DISK" "$MEMORY" # other users come through
+}
+
+leave_nothing() {
+	local f
+	for f in "$DISK" "$MEMORY"; do
+		awk -v dir="$f/" 'index($5, dir) == 1 { print $5 }' \
+			/proc/self/mountinfo | sort -r | xargs -r -n 1 umount -l
+		rm -rf "$f"
+	done
+}
+
+ours() { # whatever we started, wherever it has gone
+	local f
+	for f in $(env -u RINGFS_CHECK grep -lzxF "RINGFS_CHECK=$$" \
+		/proc/[0-9]*/environ 2>/dev/null); do
+		f=${f#/proc/}
+		echo "${f%/environ}"
+	done
+}
+
+interrupted() {
+	local i pids
+	trap '' INT TERM HUP
+	mapfile -t pids < <(jobs -p)
+	kill -TERM "${pids[@]}" 2>/dev/null
+	for ((i = 0; i < 100; i++)); do # tests clean up behind themselves
+		mapfile -t pids < <(ours)
+		((${#pids[@]})) || exit 143
+		((i % 50)) || kill -TERM "${pids[@]}" 2>/dev/null
+		sleep 0.1
+	done
+	kill -KILL "${pids[@]}" 2>/dev/null
+	exit 143
 }
 
 # Count the TAP lines in FILE.
@@ -53,7 +100,8 @@ part() { # NAME tap|one COMMAND...
 	local name=$1 kind=$2 begin=$EPOCHREALTIME rc file
 	shift 2
 	file=$LOG/${name// /-}.log
-	"$@" >"$file" 2>&1
+	"$@" >"$file" 2>&1 &
+	wait $! # so a signal is heard at once
 	rc=$?
 	if [ "$kind" = tap ]; then
 		# A program that died without a "not ok" has failed once.
@@ -82,38 +130,42 @@ unit_one() { # PROGRAM, its output in a file beside it
 }
 export -f unit_one
 
-# Many of them wait for time to pass: more at once than there are processors.
+# Many of them wait for time to pass: more at once than there are processors, and
+# the longest first.
 unit() { # FOLDER
 	local t programs=() rc
+	local long='/(group_install|group_random|records|ring_cluster.*|store|wal_fault)_test$'
 	for t in tests/unit/*_test.c; do programs+=("$1/${t%.c}"); done
-	printf '%s\n' "${programs[@]}" |
-		xargs -P $(($(nproc) + 1)) -I {} bash -c 'unit_one {}'
+	{
+		printf '%s\n' "${programs[@]}" | grep -E "$long"
+		printf '%s\n' "${programs[@]}" | grep -vE "$long"
+	} | xargs -P $((2 * $(nproc))) -I {} bash -c 'unit_one {}'
 	rc=$?
 	for t in "${programs[@]}"; do cat "$t.log"; done
 	return $rc
 }
 
-# Those with several nodes wait a lot: they run beside the others, in two rows. With
+bats_one() { # FILE, its output in the log's folder
+	bats --tap --timing "$1" >"$LOG/${1##*/}.log" 2>&1
+}
+export -f bats_one
+
+# A file each, twice as many at once as there are processors, for most tests wait.
+# Those of several nodes take longest, and then the long ones: they begin. With
 # sanitizers those that only repeat what others do with other words are left out.
 run_bats() { # FOLDER all|some
-	local many few row rows=() rc=0 i skip='^$'
-	export RINGFS_BIN=$PWD/$1/ringfs BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-60}
+	local several='^load (hosts|cluster)|^# Several nodes' skip='^$' files f rc
+	export RINGFS_BIN=$PWD/$1/ringfs
+	export BATS_TEST_TIMEOUT=${BATS_TEST_TIMEOUT:-180}
 	[ "$2" = all ] || skip='/(net|sevnup|split|stories)\.bats$'
-	mapfile -t many < <(grep -lE '^load (hosts|cluster)|^# Several nodes' \
-		tests/*.bats | grep -vE "$skip" | xargs ls -S)
-	mapfile -t few < <(grep -LE '^load (hosts|cluster)|^# Several nodes' \
-		tests/*.bats)
-	for i in 0 1; do
-		row=()
-		for ((; i < ${#many[@]}; i += 2)); do row+=("${many[i]}"); done
-		bats --tap --timing "${row[@]}" >"$LOG/row-${#rows[@]}.log" 2>&1 &
-		rows+=($!)
-	done
-	bats --tap --timing "${few[@]}" || rc=1
-	for i in "${!rows[@]}"; do
-		wait "${rows[i]}" || rc=1
-		cat "$LOG/row-$i.log"
-	done
+	mapfile -t files < <({
+		grep -lE "$several" tests/*.bats | xargs ls -S
+		grep -LE "$several" tests/*.bats | xargs ls -S
+	} | grep -vE "$skip")
+	printf '%s\n' "${files[@]}" |
+		xargs -P $((2 * $(nproc))) -I {} bash -c 'bats_one {}'
+	rc=$?
+	for f in "${files[@]}"; do cat "$LOG/${f##*/}.log"; done
 	return $rc
 }
 
@@ -145,20 +197,33 @@ install_and_back() {
 	[ -z "$(find "$root" ! -type d)" ]
 }
 
-plain() {
+# What later parts need is compiled while tests wait.
+compile_ahead() {
+	renice -n 19 $BASHPID
+	make_part SAN=$SANITIZERS CC=gcc all unit tools
+	make_part O=build/clang CC=clang all unit tools benches
+	tests/fuzz.bash 0
+}
+
+plain() { # PARTS: how many there are
 	part "build gcc" one make_part CC=gcc all unit tools benches || return
 	part "install" one install_and_back
-	part "unit" tap unit build
-	part "bats" tap run_bats build all
+	if (($1 > 1)); then
+		compile_ahead >/dev/null 2>&1 &
+		ahead=$!
+	fi
+	TMPDIR=$MEMORY part "unit" tap unit build
+	TMPDIR=$DISK part "bats" tap run_bats build all
 }
 
 sanitized() {
-	local san=address,undefined
 	export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
-	part "build sanitized" one make_part SAN=$san CC=gcc all unit tools ||
-		return
-	UBSAN_OPTIONS=halt_on_error=1 part "unit sanitized" tap unit build/san
-	ROUNDS=${ROUNDS:-5} part "bats sanitized" tap run_bats build/san some
+	part "build sanitized" one make_part SAN=$SANITIZERS CC=gcc \
+		all unit tools || return
+	UBSAN_OPTIONS=halt_on_error=1 TMPDIR=$MEMORY \
+		part "unit sanitized" tap unit build/san
+	ROUNDS=${ROUNDS:-5} TMPDIR=$MEMORY \
+		part "bats sanitized" tap run_bats build/san some
 }
 
 clang_part() {
@@ -171,19 +236,23 @@ main() {
 	((${#parts[@]})) || parts=(form plain sanitized clang fuzz)
 	need_all
 	mkdir -p $LOG
+	make_folders
+	trap leave_nothing EXIT
+	trap interrupted INT TERM HUP
 	for p in "${parts[@]}"; do
+		[[ $p == @(form|plain) || -z $ahead ]] || wait "$ahead"
 		case $p in
 		form)
 			part "layers" one tests/layers.bash
 			part "lint" one tests/lint.bash
 			;;
-		plain) plain ;;
+		plain) plain ${#parts[@]} ;;
 		sanitized) sanitized ;;
 		clang) clang_part ;;
 		fuzz) has_tests 'tests/fuzz/*_fuzz.c' &&
 			part "fuzz" tap tests/fuzz.bash "$FUZZ_SECONDS" ;;
-		unit) part "unit" tap unit build ;;
-		bats) part "bats" tap run_bats build all ;;
+		unit) TMPDIR=$MEMORY part "unit" tap unit build ;;
+		bats) TMPDIR=$DISK part "bats" tap run_bats build all ;;
 		*) die "no part named $p" ;;
 		esac
 	done
