@@ -113,7 +113,7 @@ break_disk() {
 	spawn strace -qq -f -p "$(pid_of a)" -o "$BATS_TEST_TMPDIR/strace" \
 		-e trace=fdatasync,fsync -e inject=fdatasync,fsync:error=EIO
 	STRACE=$!
-	wait_for 5 grep -q '^TracerPid:.[1-9]' "/proc/$(pid_of a)/status"
+	wait_for 10 grep -q '^TracerPid:.[1-9]' "/proc/$(pid_of a)/status"
 }
 
 heal_disk() {

@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: MIT
 # Never hang, never die: callers are interrupted and killed, the daemon is
 # stopped and killed, and its disk is slow, stuck or broken. Times are printed,
-# and fail a test only where they are grossly over what is promised. SEED replays
-# the random cancels, CANCELS of them.
+# and fail a test only where they are grossly over what is promised: a busy machine
+# may be late by LATE ms, where who waits for the disk would wait for 30 s. SEED
+# replays the random cancels, CANCELS of them.
 
 load helper
+
+LATE=5000
 
 local_setup() {
 	need fuse
@@ -59,7 +62,7 @@ real_disk() { # one that can be frozen, for the state
 # A program that hangs here would take the test with it, so there is a guard.
 freeze() {
 	fsfreeze -f "$S"
-	(read -rt 20 _ <>"$BATS_TEST_TMPDIR/guard" || fsfreeze -u "$S") \
+	(read -rt 60 _ <>"$BATS_TEST_TMPDIR/guard" || fsfreeze -u "$S") \
 		>/dev/null 2>&1 3>&- &
 }
 
@@ -81,6 +84,14 @@ calls() { # NAME COMMAND...: in the background; its words and its end are kept
 	spawn bash -c 'out=$1; shift; "$@" >"$out.said" 2>&1
 		echo "$?" >"$out.end"' - "$out" "$@" </dev/null
 	CALLERS+=($!)
+	echo $! >"$out.caller"
+}
+
+# Its command has called, and waits for an answer, or behind one who does.
+waits() { # NAME
+	local pid
+	pid=$(ps -o pid= --ppid "$(<"$BATS_TEST_TMPDIR/call.$1.caller")")
+	[ "$(<"/proc/${pid// /}/wchan")" != 0 ]
 }
 
 has_ended() { # NAME
@@ -89,7 +100,7 @@ has_ended() { # NAME
 
 ends() { # NAME STATUS [WORDS]: within a few seconds
 	local out=$BATS_TEST_TMPDIR/call.$1
-	wait_for 5 has_ended "$1"
+	wait_for 10 has_ended "$1"
 	[ "$(<"$out.end")" = "$2" ] && [[ $(<"$out.said") == *"${3-}"* ]] ||
 		fail "$1 ended with $(<"$out.end"): $(<"$out.said")"
 }
@@ -103,16 +114,16 @@ ended_by() { # SIGNAL COMMAND...
 	[[ $status == @(124|137) ]] || fail "did not wait, but ended with $status: $*"
 	took=$(($(now_ms) - begin - 200))
 	echo "# $signal: $took ms: $*"
-	((took < 1000)) || fail "$signal came $took ms before the end: $*"
+	((took < LATE)) || fail "$signal came $took ms before the end: $*"
 }
 
 answers() { # COMMAND...: at once, status and words do not matter
 	local begin took
 	begin=$(now_ms)
-	timeout -s KILL 5 "$@" >/dev/null 2>&1 </dev/null || true
+	timeout -s KILL 20 "$@" >/dev/null 2>&1 </dev/null || true
 	took=$(($(now_ms) - begin))
 	echo "# $took ms: $*"
-	((took < 1000)) || fail "$took ms: $*"
+	((took < LATE)) || fail "$took ms: $*"
 }
 
 # Commands that a caller can be: TEXT FILE, and CTL VERB NAME...
@@ -181,17 +192,17 @@ none_in_d() {
 		fail "seed $SEED"
 	none_in_d
 	disk ok
-	wait_for 5 no_keys
+	wait_for 10 no_keys
 	[ "$(ls "/proc/$(pid_of a)/fd")" = "$before" ] ||
 		fail "descriptors: $before; then $(ls -l "/proc/$(pid_of a)/fd")"
 }
 
-@test "an abandoned claim is adopted by its repeat" {
+@test "holes 24: an abandoned claim is adopted by its repeat" {
 	start_on_disk --op-timeout 30000
 	disk stuck
 	ended_by INT touch "$M/keys/k"
 	calls again touch "$M/keys/k"
-	sleep 0.1
+	wait_for 10 waits again
 	disk ok
 	ends again 0
 	[ -e "$M/owned/k" ]
@@ -205,9 +216,9 @@ none_in_d() {
 	touch "$M/keys/x" &
 	CALLERS+=($!)
 	disk ok
-	wait_for 5 test -e "$M/owned/x"
+	wait_for 10 test -e "$M/owned/x"
 	answers ls "$M/keys"
-	wait_for 5 eval '[ "$(ls "$M/keys")" = x ]'
+	wait_for 10 eval '[ "$(ls "$M/keys")" = x ]'
 }
 
 @test "while thousands are claimed and finished at once, others are answered" {
@@ -227,7 +238,7 @@ none_in_d() {
 	echo note >"$M/keys/k"
 	disk stuck
 	calls claim touch "$M/keys/new"
-	sleep 0.2
+	wait_for 10 waits claim
 	for d in . owned recover release parked submit peers route status; do
 		answers ls -l "$M/$d/"
 		answers stat "$M/$d/none"
@@ -245,9 +256,10 @@ none_in_d() {
 	disk stuck
 	begin=$(now_ms)
 	for ((i = 0; i < 20; i++)); do calls $i touch "$M/keys/q$i"; done
-	for ((i = 0; i < 20; i++)); do wait_for 5 has_ended $i; done
+	for ((i = 0; i < 20; i++)); do wait_for 10 has_ended $i; done
 	echo "# the queue was drained in $(($(now_ms) - begin)) ms"
-	((${EPOCHREALTIME/./} / 1000 - begin < 3000)) || fail "not drained in time"
+	((${EPOCHREALTIME/./} / 1000 - begin < 1000 + LATE)) ||
+		fail "not drained in time"
 	cat "$BATS_TEST_TMPDIR"/call.*.said >"$BATS_TEST_TMPDIR/said"
 	[ "$(grep -c 'timed out' "$BATS_TEST_TMPDIR/said")" = 1 ]
 	[ "$(grep -c 'Read-only' "$BATS_TEST_TMPDIR/said")" = 19 ]
@@ -257,8 +269,8 @@ none_in_d() {
 	run -1 touch "$M/keys/later"
 	[[ $output == *"Read-only file system"* ]]
 	disk ok
-	wait_for 2 is_state ready
-	wait_for 2 no_keys
+	wait_for 10 is_state ready
+	wait_for 10 no_keys
 	touch "$M/keys/q0"
 }
 
@@ -266,14 +278,14 @@ none_in_d() {
 	start_on_disk --op-timeout 1000
 	disk stuck
 	for i in 1 2 3; do ended_by INT touch "$M/keys/k$i"; done
-	wait_for 2 is_state isolated
+	wait_for 10 is_state isolated
 	disk ok
-	wait_for 2 is_state ready
-	wait_for 2 no_keys
+	wait_for 10 is_state ready
+	wait_for 10 no_keys
 }
 
 @test "a note, a take and a finish in doubt are done or not, and whole" {
-	start_on_disk --op-timeout 500 --max-attempts 1
+	start_on_disk --op-timeout 2500 --max-attempts 1
 	for k in note take finish safe; do echo old >"$M/keys/$k"; done
 	mv "$M/owned/take" "$M/parked/"
 	disk stuck
@@ -284,7 +296,7 @@ none_in_d() {
 	ends take 1 "Connection timed out"
 	ends finish 1 "Connection timed out"
 	disk ok
-	wait_for 2 is_state ready
+	wait_for 10 is_state ready
 	[[ $(<"$M/owned/note") == @(old|new|) ]] # > truncates first
 	[ "$(places take recover parked)" = 1 ]
 	[[ $(places finish keys owned) == @(0|2) ]]
@@ -299,9 +311,9 @@ none_in_d() {
 	calls note "${WRITE[@]}" new "$M/owned/note"
 	calls finish rm "$M/keys/finish"
 	calls claim touch "$M/recover/../submit/claim"
-	sleep 0.2
+	for c in note finish claim; do wait_for 10 waits $c; done
 	crash_node a
-	for c in note finish claim; do wait_for 5 has_ended $c; done
+	for c in note finish claim; do wait_for 10 has_ended $c; done
 	start_node a
 	[[ $(<"$M/recover/note") == @(old|new|) ]]
 	[ "$(<"$M/recover/safe")" = old ]
@@ -310,12 +322,13 @@ none_in_d() {
 	no_keys
 }
 
-@test "a log that cannot be written: mute until the restart, nothing is lost" {
+@test "holes 14: a log that cannot be written: mute until the restart, nothing is lost" {
 	start_on_disk
 	echo note >"$M/keys/before"
 	disk error EIO
-	run -1 touch "$M/keys/in-doubt"
-	[[ $output == *"Connection timed out"* ]] || fail "said: $output"
+	run -1 touch "$M/keys/in-doubt" # unless the log has met it before
+	[[ $output == *"Connection timed out" ||
+		$output == *"Read-only file system" ]] || fail "said: $output"
 	run -1 touch "$M/keys/after"
 	[[ $output == *"Read-only file system"* ]] || fail "said: $output"
 	disk ok
@@ -335,10 +348,10 @@ none_in_d() {
 	start_on_disk --op-timeout 30000
 	disk stuck
 	calls claim touch "$M/keys/k"
-	sleep 0.2
+	wait_for 10 waits claim
 	kill -TERM "$(pid_of a)"
 	ends claim 1 "timed out"
-	wait_for 2 eval '! is_mounted "$M"'
+	wait_for 10 eval '! is_mounted "$M"'
 	wait_for 8 gone "$(pid_of a)" # it waits for the disk, not for ever
 	wait "$(pid_of a)"
 	rm "$BATS_TEST_TMPDIR/a.pid"
@@ -350,12 +363,12 @@ none_in_d() {
 	touch "$M/keys/before"
 	freeze
 	calls claim touch "$M/keys/k"
-	sleep 0.2
+	wait_for 10 waits claim
 	kill -KILL "$(pid_of a)"
 	ends claim 1 # while a thread of the daemon cannot die
 	answers ls "$M/keys"
 	fsfreeze -u "$S" # fails if the guard had to
-	wait_for 5 gone "$(pid_of a)"
+	wait_for 10 gone "$(pid_of a)"
 	rm "$BATS_TEST_TMPDIR/a.pid"
 	detach "$M"
 	start_node a
@@ -369,13 +382,13 @@ none_in_d() {
 	freeze
 	ended_by INT touch "$M/keys/k"
 	kill -KILL "$(ps -o pid= --ppid "$pid")" # the herald: that is logged
-	wait_for 3 is_state isolated
+	wait_for 10 is_state isolated
 	answers cat "$M/status/log"
 	grep -q "herald" "$M/status/log"
 	fsfreeze -u "$S" # fails if the guard had to
-	wait_for 3 is_state ready
+	wait_for 10 is_state ready
 	kill -TERM "$pid"
-	wait_for 5 gone "$pid"
+	wait_for 10 gone "$pid"
 	grep -q "herald" "$S/log"
 }
 
@@ -390,7 +403,7 @@ none_in_d() {
 		status=none 2>/dev/null || true
 	for i in 1 2 3; do
 		kill -KILL "$(herald_of a)"
-		wait_for 5 herald_of a
+		wait_for 10 herald_of a
 		answers touch "$M/keys/k$i"
 		sleep 0.2
 	done
@@ -405,7 +418,7 @@ none_in_d() {
 	kill -STOP "$(pid_of a)"
 	calls stays touch "$M/keys/stays"
 	calls lists ls "$M/keys"
-	sleep 0.3
+	for c in stays lists; do wait_for 10 waits $c; done
 	run ! has_ended stays
 	ended_by KILL cat "$M/status/state"
 	kill -CONT "$(pid_of a)"
@@ -419,9 +432,9 @@ none_in_d() {
 	calls claim touch "$M/keys/k"
 	calls list ls -l "$M/owned/"
 	calls write "${WRITE[@]}" x "$M/ctl"
-	sleep 0.2
+	for c in claim list write; do wait_for 10 waits $c; done
 	crash_node a
-	for c in claim list write; do wait_for 5 has_ended $c; done
+	for c in claim list write; do wait_for 10 has_ended $c; done
 	none_in_d
 }
 
@@ -432,7 +445,7 @@ none_in_d() {
 	touch "$M/keys/k"
 	calls shell bash -c 'cd "$1" && exec 5<k && echo in && exec sleep 60' - \
 		"$M/owned"
-	wait_for 5 grep -q in "$BATS_TEST_TMPDIR/call.shell.said"
+	wait_for 10 grep -q in "$BATS_TEST_TMPDIR/call.shell.said"
 	run -1 fusermount3 -u "$M"
 	[[ $output == *busy* ]]
 	is_state ready
@@ -444,14 +457,14 @@ none_in_d() {
 	mkfifo "$BATS_TEST_TMPDIR/go"
 	calls shell bash -c 'cd "$1"/keys && touch in && echo in && read -r _ <"$2" &&
 		touch still && ls' - "$M" "$BATS_TEST_TMPDIR/go"
-	wait_for 5 grep -q in "$BATS_TEST_TMPDIR/call.shell.said"
+	wait_for 10 grep -q in "$BATS_TEST_TMPDIR/call.shell.said"
 	fusermount3 -uz "$M"
 	run -1 is_mounted "$M"
 	sleep 0.3
 	run ! gone "$(pid_of a)"
 	echo >"$BATS_TEST_TMPDIR/go"
 	ends shell 0 still
-	wait_for 5 gone "$(pid_of a)"
+	wait_for 10 gone "$(pid_of a)"
 	wait "$(pid_of a)"
 	rm "$BATS_TEST_TMPDIR/a.pid"
 	start_node a
@@ -463,7 +476,7 @@ none_in_d() {
 	touch "$M/keys/k"
 	calls shell bash -c 'cd "$1"/keys && exec 5<k && echo in && exec sleep 60' - \
 		"$M"
-	wait_for 5 grep -q in "$BATS_TEST_TMPDIR/call.shell.said"
+	wait_for 10 grep -q in "$BATS_TEST_TMPDIR/call.shell.said"
 	kill -KILL "$(herald_of a)" "$(pid_of a)"
 	wait "$(pid_of a)" || true
 	start_node a
@@ -480,7 +493,7 @@ none_in_d() {
 		kill -STOP "$(pid_of a)"
 		"$RINGFS_BIN" umount "$M" 2>/dev/null || true
 		kill -CONT "$(pid_of a)"
-		wait_for 2 gone "$(pid_of a)"
+		wait_for 10 gone "$(pid_of a)"
 		wait "$(pid_of a)"
 		rm "$BATS_TEST_TMPDIR/a.pid"
 	done

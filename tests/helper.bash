@@ -41,13 +41,16 @@ need() { # fuse|root|loop|COMMAND...; without it the test is skipped
 	done
 }
 
+# What is waited for may take PATIENCE times as long where the machine is busy.
+PATIENCE=${PATIENCE:-1}
+
 wait_for() { # SECONDS COMMAND...
-	local end=$((${EPOCHREALTIME/./} + $1 * 1000000)) out
+	local end=$((${EPOCHREALTIME/./} + $1 * PATIENCE * 1000000)) out
 	shift
 	until out=$("$@" 2>&1); do
 		((${EPOCHREALTIME/./} < end)) ||
 			fail "waited in vain for: $*: $out" || return
-		sleep 0.02
+		sleep 0.05
 	done
 }
 
@@ -80,13 +83,14 @@ is_mounted() {
 }
 
 gone() { # PID: ended, or a zombie that waits for us
-	local state
-	state=$(ps -o stat= -p "$1") || return 0
-	[[ $state == Z* ]]
+	local stat
+	{ read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+	[[ ${stat##*) } == [ZX]* ]]
 }
 
 pid_of() { # ID
-	cat "$BATS_TEST_TMPDIR/$1.pid"
+	local pid
+	pid=$(<"$BATS_TEST_TMPDIR/$1.pid") && echo "$pid"
 }
 
 herald_of() { # ID: its only child
@@ -98,8 +102,8 @@ log_of() {
 }
 
 serves() { # ID
-	gone "$(pid_of "$1")" && return 0 # start_node tells
-	grep -qx ready "$BATS_TEST_TMPDIR/$1/mnt/status/state"
+	gone "$(pid_of "$1")" && return 0 # started() tells
+	[ "$(<"$BATS_TEST_TMPDIR/$1/mnt/status/state")" = ready ]
 }
 
 # ON, if set, is a command that runs the daemon somewhere else (hosts.bash); BIND
@@ -114,11 +118,15 @@ launch_node() { # ID [ARG...]: start it, and do not wait
 	echo $! >"$dir.pid"
 }
 
-start_node() { # ID [ARG...]: returns when it serves
-	launch_node "$@"
-	wait_for 10 serves "$1" && ! gone "$(pid_of "$1")" && return
+started() { # ID: returns when it serves
+	wait_for 20 serves "$1" && ! gone "$(pid_of "$1")" && return
 	tail -n 20 "$(log_of "$1")" >&2
 	fail "node $1 does not serve"
+}
+
+start_node() { # ID [ARG...]
+	launch_node "$@"
+	started "$1"
 }
 
 stop_node() { # ID: it must end when asked, with status 0: leaks are found then
@@ -127,7 +135,7 @@ stop_node() { # ID: it must end when asked, with status 0: leaks are found then
 	rm "$BATS_TEST_TMPDIR/$1.pid"
 	kill -CONT "$pid" 2>/dev/null || true # a test may have stopped it
 	kill -TERM "$pid" 2>/dev/null || true
-	wait_for 5 gone "$pid" || kill -KILL "$pid"
+	wait_for 15 gone "$pid" || kill -KILL "$pid"
 	wait "$pid" || status=$?
 	((status == 0)) || fail "node $1: exit status $status after TERM"
 }
@@ -194,7 +202,7 @@ nothing_left() {
 	for _ in {1..50}; do
 		left=$(ours)
 		[ -n "$left" ] || return $rc
-		sleep 0.02
+		sleep 0.1
 	done
 	for left in $left; do
 		fail "still running: $left $(tr '\0' ' ' <"/proc/$left/cmdline")"

@@ -36,7 +36,7 @@ watch() { # [-a] PATH...: below the mount; see tests/tools/watch.c
 	[ "$1" != -a ] || { flags=(-a) && shift; }
 	other "$TOOLS/watch" "${flags[@]}" "$MARK" "${@/#/$M/}" >"$EVENTS"
 	WATCHER=$!
-	wait_for 5 grep -qx watching "$EVENTS"
+	wait_for 10 grep -qx watching "$EVENTS"
 }
 
 heard() { # DIR EVENT [NAME]
@@ -110,7 +110,7 @@ empty() { # DIR
 	watch -a keys owned
 	mkfifo go
 	(exec >"$M/keys/k" && read -r _ <go) 3>&- &
-	wait_for 5 heard owned CREATE k
+	wait_for 10 heard owned CREATE k
 	echo >go
 	wait $!
 	all_is_said
@@ -127,7 +127,7 @@ empty() { # DIR
 @test "CREATE: a submitted key is announced in keys and recover, and nothing else is" {
 	watch -a keys recover owned
 	batch submit <<<k
-	wait_for 5 heard recover CREATE k
+	wait_for 10 heard recover CREATE k
 	all_is_said
 	run -0 sort "$EVENTS"
 	output_is <<-EOT
@@ -176,7 +176,7 @@ empty() { # DIR
 	nothing_is_owed
 	watch -a keys owned
 	echo note >>"$M/owned/k"
-	wait_for 5 heard keys MODIFY k
+	wait_for 10 heard keys MODIFY k
 	all_is_said
 	run -0 grep '^keys' "$EVENTS"
 	output_is <<<"keys MODIFY k"
@@ -191,7 +191,7 @@ empty() { # DIR
 @test "MODIFY: status/events is announced at every change" {
 	watch status
 	touch "$M/keys/k"
-	wait_for 5 heard status MODIFY events
+	wait_for 10 heard status MODIFY events
 	all_is_said
 	grep -qx 'claims 1' "$M/status/events"
 	run -1 grep -v 'MODIFY events$' <(grep ^status "$EVENTS")
@@ -202,20 +202,20 @@ empty() { # DIR
 	watch status
 	other strace -qq -f -p "$(pid_of a)" -e trace=fdatasync,fsync \
 		-e inject=fdatasync,fsync:error=EIO -o injected
-	wait_for 5 grep -q '^TracerPid:.[1-9]' "/proc/$(pid_of a)/status"
+	wait_for 10 grep -q '^TracerPid:.[1-9]' "/proc/$(pid_of a)/status"
 	# Its threads are caught one by one. shellcheck disable=SC2016
-	wait_for 5 sh -c '! touch "$0/keys/$$" 2>/dev/null' "$M"
-	wait_for 5 heard status MODIFY state
+	wait_for 10 sh -c '! touch "$0/keys/$$" 2>/dev/null' "$M"
+	wait_for 10 heard status MODIFY state
 	[ "$(<"$M/status/writable")" = 0 ]
 	kill "${OTHERS[-1]}"
-	wait_for 5 gone "${OTHERS[-1]}"
+	wait_for 10 gone "${OTHERS[-1]}"
 }
 
 @test "ATTRIB, OPEN, ACCESS, CLOSE: only where the caller did it" {
 	watch -a keys owned
 	touch "$M/keys/k"
 	[ -z "$(cat "$M/keys/k")" ]
-	wait_for 5 heard owned CREATE k
+	wait_for 10 heard owned CREATE k
 	all_is_said
 	run -0 grep -c '^owned ' "$EVENTS"
 	output_is <<<1
@@ -225,7 +225,7 @@ empty() { # DIR
 
 @test "MOVED: take, give back and park are pairs with one cookie" {
 	batch submit <<<k
-	wait_for 5 test -e "$M/recover/k"
+	wait_for 10 test -e "$M/recover/k"
 	nothing_is_owed
 	watch recover owned parked
 	mv "$M/recover/k" "$M/owned/"
@@ -244,12 +244,12 @@ empty() { # DIR
 
 @test "MOVED: what is not so in the end is taken back: a key given back waits" {
 	batch submit <<<k
-	wait_for 5 test -e "$M/recover/k"
+	wait_for 10 test -e "$M/recover/k"
 	mv "$M/recover/k" "$M/owned/"
 	nothing_is_owed
 	watch recover owned
 	mv "$M/owned/k" "$M/recover/"
-	wait_for 4 heard recover CREATE k
+	wait_for 10 heard recover CREATE k
 	all_is_said
 	said_is <<-EOT
 		owned MOVED_FROM k cookie
@@ -264,12 +264,12 @@ empty() { # DIR
 	rm -r a/state
 	start_node a --max-attempts 1
 	batch submit <<<k
-	wait_for 5 test -e "$M/recover/k"
+	wait_for 10 test -e "$M/recover/k"
 	mv "$M/recover/k" "$M/owned/"
 	nothing_is_owed
 	watch owned recover parked
 	mv "$M/owned/k" "$M/recover/"
-	wait_for 5 heard parked CREATE k
+	wait_for 10 heard parked CREATE k
 	all_is_said
 	once_each owned MOVED_FROM <<<k
 	once_each recover MOVED_TO <<<k
@@ -282,14 +282,14 @@ empty() { # DIR
 	watch "${dirs[@]}"
 	ringfs umount "$M"
 	for d in "${dirs[@]}"; do
-		wait_for 5 heard "$d" UNMOUNT
-		wait_for 5 heard "$d" IGNORED
+		wait_for 10 heard "$d" UNMOUNT
+		wait_for 10 heard "$d" IGNORED
 	done
 	wait "$(pid_of a)"
 	start_node a
 	watch "${dirs[@]}"
 	kill_node a
-	for d in "${dirs[@]}"; do wait_for 5 heard "$d" IGNORED; done
+	for d in "${dirs[@]}"; do wait_for 10 heard "$d" IGNORED; done
 }
 
 @test "negative control: with the herald stopped nobody hears a thing, then all of it" {
@@ -303,9 +303,9 @@ empty() { # DIR
 	batch submit <<<job
 	rm "$M/owned/old"
 	echo note >>"$M/owned/noted"
-	wait_for 5 test -e "$M/recover/job"
+	wait_for 10 test -e "$M/recover/job"
 	[ -e "$M/owned/new" ]
-	wait_for 5 owes_more_than 5
+	wait_for 10 owes_more_than 5
 	catch_up
 	said_is <<-EOT
 		owned DELETE old
@@ -322,23 +322,15 @@ empty() { # DIR
 
 # ---- In bulk ----
 
-@test "20,000 keys of one batch: each CREATE once" {
+@test "100,000 keys of one batch: each CREATE once" {
+	local n=100000
+	! nm "$RINGFS_BIN" | grep -q __asan || n=20000
 	watch recover
-	seq 20000 | batch submit
-	wait_for 30 owes 0
+	seq $n | batch submit
+	wait_for 60 owes 0
 	catch_up
-	seq 20000 | once_each recover CREATE
-	[ "$(listed recover)" = 20000 ]
-	run -1 grep Q_OVERFLOW "$EVENTS"
-}
-
-@test "slow: 100,000 keys of one batch: each CREATE once" {
-	watch recover
-	seq 100000 | batch submit
-	wait_for 40 owes 0
-	catch_up
-	seq 100000 | once_each recover CREATE
-	[ "$(listed recover)" = 100000 ]
+	seq $n | once_each recover CREATE
+	[ "$(listed recover)" = $n ]
 	run -1 grep Q_OVERFLOW "$EVENTS"
 }
 
@@ -359,11 +351,11 @@ empty() { # DIR
 	kill -STOP "$herald"
 	batch submit <<<k
 	batch claim <<<c
-	wait_for 5 test -e "$M/recover/k"
+	wait_for 10 test -e "$M/recover/k"
 	mkfifo held
 	(exec 4<"$M/recover/k" 5<"$M/keys/k" 6>>"$M/owned/c" 7<"$M/keys/c" &&
 		: >opened && read -r _ <held && echo note >&6) 3>&- &
-	wait_for 5 test -e opened
+	wait_for 10 test -e opened
 	kill -CONT "$herald"
 	all_is_said
 	once_each recover CREATE <<<k
@@ -376,13 +368,13 @@ empty() { # DIR
 
 @test "a key that another process holds open gets its CREATE when it is offered again" {
 	batch submit <<<k
-	wait_for 5 test -e "$M/recover/k"
+	wait_for 10 test -e "$M/recover/k"
 	exec 7<"$M/recover/k" 8<"$M/keys/k"
 	mv "$M/recover/k" "$M/owned/"
 	nothing_is_owed
 	watch recover
 	mv "$M/owned/k" "$M/recover/"
-	wait_for 4 heard recover CREATE k
+	wait_for 10 heard recover CREATE k
 	exec 7<&- 8<&-
 }
 
@@ -466,26 +458,27 @@ load_was_heard() { # COUNT
 	all_is_said
 	herald=$(herald_of a)
 	kill -STOP "$herald"
-	(sleep 2 && kill -CONT "$herald") 3>&- &
+	begin=${EPOCHREALTIME/./}
 	seq 300 | batch submit
 	[ "$(listed recover)" = 400 ]
 	catch_up
 	run -1 grep -x 'recover CREATE [0-9]*' "$EVENTS"
-	wait $!
+	wait_for 10 eval '((${EPOCHREALTIME/./} - begin > 2000000))'
+	kill -CONT "$herald"
 	all_is_said
 	sed -i '/^recover .* [0-9]*[.]/d' "$EVENTS"
 	seq 300 | once_each recover CREATE
 	[ "$herald" = "$(herald_of a)" ]
 }
 
-@test "stopped for longer than 10 s: it is replaced, and each event comes once" {
+@test "holes 10: stopped for longer than 10 s it is replaced, and each event comes once" {
 	watch recover
 	herald=$(herald_of a)
 	kill -STOP "$herald"
 	seq 300 | batch submit
 	[ "$(listed recover)" = 300 ]
-	wait_for 15 gone "$herald"
-	wait_for 10 owes 0
+	wait_for 20 gone "$herald"
+	wait_for 20 owes 0
 	catch_up
 	seq 300 | once_each recover CREATE
 }
@@ -525,7 +518,7 @@ random_load() { # COUNT
 
 # All that was given is done, once, and none later than SECONDS after.
 done_within() { # SECONDS
-	wait_for 20 empty keys
+	wait_for 30 empty keys
 	sort given | join - <(sort worked) | awk -v max="$1" '
 		$3 - $2 > max { print "too late:", $0; bad = 1 } END { exit bad }'
 	diff <(cut -d" " -f1 given | sort) <(cut -d" " -f1 worked | sort)
@@ -540,9 +533,9 @@ WORK='echo "$1 $(date +%s.%N)" >>worked'
 	other setsid sh "$BATS_TEST_DIRNAME/../man/recover.sh" "$M" \
 		sh -c "$WORK" work
 	random_load 60
-	done_within 5
+	done_within $((5 * PATIENCE))
 	ringfs umount "$M"
-	wait_for 5 gone "${OTHERS[-1]}"
+	wait_for 10 gone "${OTHERS[-1]}"
 	start_node a
 }
 
@@ -562,7 +555,7 @@ WORK='echo "$1 $(date +%s.%N)" >>worked'
 	}
 	worker 3>&- &
 	random_load 60
-	done_within 5 # 2, and what there is to do
+	done_within $((5 * PATIENCE)) # 2, and what there is to do
 	stop_node a
 	wait $! || true
 	start_node a
@@ -598,7 +591,7 @@ WORK='echo "$1 $(date +%s.%N)" >>worked'
 	}
 	path_unit 3>&- &
 	random_load 60
-	done_within 5
+	done_within $((5 * PATIENCE))
 	stop_node a
 	wait $! || true
 	start_node a
@@ -609,11 +602,11 @@ WORK='echo "$1 $(date +%s.%N)" >>worked'
 	other inotifywait -q -m -e create -e delete --format '%e %f' "$M/recover" \
 		>heard
 	# shellcheck disable=SC2016
-	wait_for 5 sh -c ': >"$0/submit/arm$$"; sleep 0.05; [ -s heard ]' "$M"
+	wait_for 10 sh -c ': >"$0/submit/arm$$"; sleep 0.05; [ -s heard ]' "$M"
 	seq 100 | batch submit
-	wait_for 5 grep -qx "CREATE 100" heard
+	wait_for 10 grep -qx "CREATE 100" heard
 	seq 100 | batch finish
-	wait_for 5 grep -qx "DELETE 100" heard
+	wait_for 10 grep -qx "DELETE 100" heard
 	for e in CREATE DELETE; do
 		diff <(seq 100) <(sed -n "/arm/d; s/^$e //p" heard)
 	done
@@ -623,15 +616,15 @@ WORK='echo "$1 $(date +%s.%N)" >>worked'
 	need fsnotifywait root
 	other fsnotifywait -m -e create -e delete --format '%e %f' "$M/recover" \
 		>heard 2>said
-	wait_for 5 grep -q . said
+	wait_for 10 grep -q . said
 	if grep -qE "not supported|Invalid" said; then
 		skip "this kernel's fanotify refuses FUSE: $(tail -n 1 said)"
 	fi
-	wait_for 5 grep -q established said
+	wait_for 10 grep -q established said
 	batch submit <<<k
-	wait_for 5 grep -qx "CREATE k" heard
+	wait_for 10 grep -qx "CREATE k" heard
 	batch finish <<<k
-	wait_for 5 grep -qx "DELETE k" heard
+	wait_for 10 grep -qx "DELETE k" heard
 }
 
 @test "entr runs its command when a note is written, and ends when a key comes" {
@@ -654,8 +647,8 @@ WORK='echo "$1 $(date +%s.%N)" >>worked'
 @test "tail -F of keys/K shows what is appended through owned/K" {
 	echo one >"$M/keys/k"
 	other tail -n +1 -F "$M/keys/k" >followed 2>/dev/null
-	wait_for 5 grep -qx one followed
+	wait_for 10 grep -qx one followed
 	echo two >>"$M/owned/k"
-	wait_for 5 grep -qx two followed
+	wait_for 10 grep -qx two followed
 	diff followed - <<<$'one\ntwo'
 }

@@ -84,7 +84,7 @@ hosts() { # N
 
 wire_said() {
 	local answer
-	read -rt 5 answer <&"$WIRE_OUT"
+	read -rt 15 answer <&"$WIRE_OUT"
 	[ "$answer" = ok ] || fail "the wire says '$answer'"
 }
 
@@ -129,21 +129,25 @@ key_of() { # ID: its key file
 }
 
 # Node nK on host K; the first one starts the cluster, the others join it.
-member() { # K [ARG...]
-	local k=$1
+launch_member() { # K [ARG...]: and do not wait
+	local k=$1 join=()
 	shift
-	if ((k == 1)); then
-		start_on 1 n1 "${MEMBER_ARGS[@]}" "$@"
-	else
-		start_on "$k" "n$k" "${MEMBER_ARGS[@]}" "$@" \
-			--join "$(addr 1)" --key-file "$(key_of n1)"
-	fi
+	((k == 1)) || join=(--join "$(addr 1)" --key-file "$(key_of n1)")
+	ON="nsenter --net=/run/netns/$(host_ns "$k")" BIND=$(addr "$k") \
+		launch_node "n$k" "${MEMBER_ARGS[@]}" "$@" "${join[@]}"
+}
+
+member() { # K [ARG...]: returns when it serves
+	launch_member "$@"
+	started "n$1"
 }
 
 members() { # N
 	local k
 	hosts "$1"
-	for ((k = 1; k <= $1; k++)); do member "$k"; done
+	member 1
+	for ((k = 2; k <= $1; k++)); do launch_member "$k"; done
+	for ((k = 2; k <= $1; k++)); do started "n$k"; done
 	all_see "$1"
 }
 
@@ -160,7 +164,7 @@ all_see() { # N: nodes 1 to N see each other alive
 	local a b
 	for ((a = 1; a <= $1; a++)); do
 		for ((b = 1; b <= $1; b++)); do
-			wait_for 10 sees "n$a" "n$b" alive
+			wait_for 20 sees "n$a" "n$b" alive
 		done
 	done
 }

@@ -54,7 +54,7 @@ pings() { # FROM TO [ARG...]
 	spawn nsenter --net="/run/netns/$(host_ns 2)" bash -c \
 		"exec nc -l 10.77.0.2 9 >'$BATS_TEST_TMPDIR/got' </dev/null"
 	local pid=$!
-	wait_for 5 on 1 nc -N 10.77.0.2 9 <"$BATS_TEST_TMPDIR/sent"
-	wait_for 5 gone "$pid"
+	wait_for 10 on 1 nc -N 10.77.0.2 9 <"$BATS_TEST_TMPDIR/sent"
+	wait_for 10 gone "$pid"
 	cmp "$BATS_TEST_TMPDIR/sent" "$BATS_TEST_TMPDIR/got"
 }

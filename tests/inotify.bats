@@ -21,7 +21,7 @@ watch() { # DIR...: events appear in $EVENTS as "DIR EVENT NAME"
 		-e modify -e unmount --format '%w %e %f' "${@/#/$M/}" \
 		>>"$EVENTS" 2>"$BATS_TEST_TMPDIR/watch"
 	WATCHERS+=($!)
-	wait_for 5 grep -q established "$BATS_TEST_TMPDIR/watch"
+	wait_for 10 grep -q established "$BATS_TEST_TMPDIR/watch"
 }
 
 heard() { # DIR EVENT NAME
@@ -35,10 +35,10 @@ count() { # DIR EVENT NAME
 @test "a claim in keys raises CREATE in owned, once" {
 	watch keys owned
 	touch "$M/keys/k"
-	wait_for 5 heard keys CREATE k
-	wait_for 5 heard owned CREATE k
+	wait_for 10 heard keys CREATE k
+	wait_for 10 heard owned CREATE k
 	touch "$M/keys/end"
-	wait_for 5 heard owned CREATE end
+	wait_for 10 heard owned CREATE end
 	[ "$(count owned CREATE k)" = 1 ]
 	[ "$(count keys CREATE k)" = 1 ]
 }
@@ -47,9 +47,9 @@ count() { # DIR EVENT NAME
 	touch "$M/keys/a" "$M/keys/b"
 	watch keys owned
 	rm "$M/owned/a"
-	wait_for 5 heard keys DELETE a
+	wait_for 10 heard keys DELETE a
 	rm "$M/keys/b"
-	wait_for 5 heard owned DELETE b
+	wait_for 10 heard owned DELETE b
 	[ "$(count keys DELETE b)" = 1 ]
 }
 
@@ -59,8 +59,8 @@ count() { # DIR EVENT NAME
 	start_node a
 	watch recover owned
 	mv "$M/recover/k" "$M/owned/"
-	wait_for 5 heard recover MOVED_FROM k
-	wait_for 5 heard owned MOVED_TO k
+	wait_for 10 heard recover MOVED_FROM k
+	wait_for 10 heard owned MOVED_TO k
 	[ "$(count owned CREATE k)" = 0 ]
 }
 
@@ -71,15 +71,15 @@ count() { # DIR EVENT NAME
 	mv "$M/recover/k" "$M/owned/"
 	watch recover
 	mv "$M/owned/k" "$M/recover/"
-	wait_for 4 heard recover CREATE k
+	wait_for 10 heard recover CREATE k
 	[ -e "$M/recover/k" ]
 }
 
 @test "a submitted key raises CREATE in recover and in keys" {
 	watch recover keys
 	echo work >"$M/submit/job"
-	wait_for 5 heard recover CREATE job
-	wait_for 5 heard keys CREATE job
+	wait_for 10 heard recover CREATE job
+	wait_for 10 heard keys CREATE job
 	[ "$(<"$M/recover/job")" = work ]
 }
 
@@ -87,9 +87,9 @@ count() { # DIR EVENT NAME
 	touch "$M/keys/k"
 	watch owned parked recover
 	mv "$M/owned/k" "$M/parked/"
-	wait_for 5 heard parked MOVED_TO k
+	wait_for 10 heard parked MOVED_TO k
 	mv "$M/parked/k" "$M/recover/"
-	wait_for 5 heard recover MOVED_TO k
+	wait_for 10 heard recover MOVED_TO k
 }
 
 @test "a batch of a thousand claims is heard whole in owned" {
@@ -109,7 +109,7 @@ count() { # DIR EVENT NAME
 	WATCHERS+=($!)
 	for i in {1..100}; do
 		echo "$i" >"$M/submit/k$i"
-		wait_for 2 test -e "$M/recover/k$i" # the last close is not waited for
+		wait_for 10 test -e "$M/recover/k$i" # the last close is not waited for
 		mv -T "$M/recover/k$i" "$M/owned/k$i"
 		[ "$(<"$M/owned/k$i")" = "$i" ]
 	done
@@ -125,7 +125,7 @@ count() { # DIR EVENT NAME
 	cat "$M/keys/k" "$M/owned/k" >/dev/null
 	ls -lR "$M" >/dev/null
 	touch "$M/keys/end"
-	wait_for 5 heard owned CREATE end
+	wait_for 10 heard owned CREATE end
 	run -0 grep -v ' CREATE end$' "$EVENTS" || [ -z "$output" ]
 }
 
@@ -140,7 +140,7 @@ count() { # DIR EVENT NAME
 	sleep 0.3 # the negative control: nothing else may raise it
 	! heard owned CREATE k || fail "heard without the herald"
 	kill -CONT "$herald"
-	wait_for 5 heard owned CREATE k
+	wait_for 10 heard owned CREATE k
 }
 
 @test "a killed herald is replaced, and what it owed is announced" {
@@ -149,10 +149,10 @@ count() { # DIR EVENT NAME
 	kill -STOP "$herald"
 	touch "$M/keys/k"
 	kill -KILL "$herald"
-	wait_for 5 heard owned CREATE k
+	wait_for 10 heard owned CREATE k
 	[ "$(herald_of a)" != "$herald" ]
 	touch "$M/keys/l"
-	wait_for 5 heard owned CREATE l
+	wait_for 10 heard owned CREATE l
 }
 
 @test "nobody but the herald may make or remove what it announces" {
@@ -168,14 +168,14 @@ count() { # DIR EVENT NAME
 @test "watchers hear the unmount when the daemon is killed" {
 	watch recover
 	crash_node a
-	wait_for 5 heard recover UNMOUNT,ISDIR ""
+	wait_for 10 heard recover UNMOUNT,ISDIR ""
 }
 
 @test "the one-shot form of the manual wakes for a key in recover" {
 	spawn inotifywait -qq -t 30 -e create -e moved_to -e unmount "$M/recover"
 	watcher=$!
 	WATCHERS+=("$watcher")
-	for i in {1..50}; do # each is a new key: the watch may not be armed yet
+	for i in {1..200}; do # each is a new key: the watch may not be armed yet
 		touch "$M/submit/k$i"
 		sleep 0.05
 		! gone "$watcher" || break

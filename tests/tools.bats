@@ -86,7 +86,7 @@ refused() { # STATUS COMMAND...
 	install -m 600 file "$M/keys/l"
 	[ "$(stat -c %a "$M/keys/l")" = 644 ]
 	install -m 644 file "$M/submit/job"
-	wait_for 1 is_listed recover job
+	wait_for 10 is_listed recover job
 	cmp file "$M/recover/job"
 }
 
@@ -96,7 +96,7 @@ refused() { # STATUS COMMAND...
 	mv one "$M/keys/"
 	cmp file "$M/owned/one"
 	mv two "$M/submit/"
-	wait_for 1 is_listed recover two
+	wait_for 10 is_listed recover two
 	cmp file "$M/recover/two"
 	[ ! -e one ] && [ ! -e two ]
 	run -1 mv file "$M/owned/k"
@@ -233,9 +233,9 @@ refused() { # STATUS COMMAND...
 	echo one >"$M/keys/k"
 	spawn tail -n +1 -s 0.1 -F "$M/owned/k" >followed 2>&1
 	tail=$!
-	wait_for 5 grep -qx one followed
+	wait_for 10 grep -qx one followed
 	echo two >>"$M/owned/k"
-	wait_for 5 grep -qx two followed
+	wait_for 10 grep -qx two followed
 	kill "$tail"
 	diff followed - <<<$'one\ntwo'
 }

@@ -195,7 +195,7 @@ park-at $token k3"
 	as_member "$MEMBER" touch "$M/submit/k1"
 	as_member "$MEMBER" cp -p file "$M/submit/k2"
 	as_member "$MEMBER" install -m 644 file "$M/submit/k3"
-	for k in k1 k2 k3; do wait_for 1 is_listed recover "$k"; done
+	for k in k1 k2 k3; do wait_for 10 is_listed recover "$k"; done
 	[ "$(<"$M/recover/k3")" = note ]
 }
 

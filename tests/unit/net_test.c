@@ -291,7 +291,7 @@ static void test_pause(void)
 		net_send(a->n, &gone, NULL, GOSSIP_BULK, NET_LAYER, "x", 1);
 		turn();
 	}
-	check(now_ms() - began < 1000, "it waits for nothing");
+	check(now_ms() - began < 1500, "it waits for nothing");
 	node_close(a);
 	node_close(b);
 	ok("nobody there: a growing pause, until they are heard from");
@@ -568,7 +568,7 @@ static void test_linger(void)
 		  0);
 	began = now_ms();
 	node_close(a);
-	check(now_ms() - began >= 90 && now_ms() - began < 1000, "%d ms",
+	check(now_ms() - began >= 90 && now_ms() - began < 3000, "%d ms",
 	      (int)(now_ms() - began));
 	close(door);
 	node_close(b);
