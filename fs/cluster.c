@@ -178,17 +178,25 @@ bool cluster_find(const struct cluster *c, const struct ring_id *id,
 /* ---- The lobby ---- */
 
 /* A living member with the name of who asks, which is another. */
-static bool find_name(const struct cluster *c, const struct hello *hello,
-		      struct gossip_member *m)
+static bool find_name(const struct cluster *c, const char *name,
+		      const struct ring_id *id, struct gossip_member *m)
 {
 	uint32_t cursor = 0;
 
 	while (gossip_next(c->gossip, &cursor, m))
-		if (strcmp(m->name, hello->name) == 0 &&
-		    memcmp(m->id.b, hello->id.byte, sizeof(m->id.b)) != 0 &&
+		if (strcmp(m->name, name) == 0 &&
+		    memcmp(m->id.b, id->byte, sizeof(m->id.b)) != 0 &&
 		    (m->state == GOSSIP_ALIVE || m->state == GOSSIP_SUSPECT))
 			return true;
 	return false;
+}
+
+bool cluster_has_name(const struct cluster *c, const char *name,
+		      const struct ring_id *self)
+{
+	struct gossip_member m;
+
+	return find_name(c, name, self, &m);
 }
 
 /* A name that is in use may soon be free: its node was just wiped, and is now
@@ -200,7 +208,7 @@ static int judge(const struct cluster *c, const struct hello *hello,
 
 	if (!c->has_settings)
 		return -EAGAIN; /* we have just joined ourselves */
-	if (find_name(c, hello, &m)) {
+	if (find_name(c, hello->name, &hello->id, &m)) {
 		snprintf(why, RING_ERRMSG_SIZE,
 			 "the name %s is taken by the member at %s; use --name",
 			 hello->name, m.address);

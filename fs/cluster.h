@@ -120,6 +120,9 @@ void cluster_send_obituary(struct cluster *c, const void *bytes, size_t len);
 bool cluster_next(const struct cluster *c, uint32_t *cursor, struct peer *out);
 bool cluster_find(const struct cluster *c, const struct ring_id *id,
 		  struct peer *out);
+/* Does another member that lives have that name? */
+bool cluster_has_name(const struct cluster *c, const char *name,
+		      const struct ring_id *self);
 
 /* Also get to know whoever is at addr. 0; -EINVAL. */
 int cluster_join(struct cluster *c, const char *addr);

@@ -494,6 +494,9 @@ static void on_join_timeout(uv_timer_t *handle)
 	if (n->serving || (n->tree != NULL && !n->is_mounted))
 		return;
 	ring_status(n->ring, &status);
+	if (status.error == -EEXIST && /* else it is declared down some time */
+	    !cluster_has_name(n->cluster, n->options->name, &n->state.node))
+		status.error = 0;
 	/* It can be read; or the others may be started later. */
 	if (n->is_mounted ||
 	    (n->options->foreground && n->can_wait && status.error == 0)) {
@@ -761,8 +764,7 @@ int node_main(const struct options *o)
 
 	if (rc != 0) {
 		fprintf(stderr,
-			"ringfs: mount: cannot go to the background: "
-			"%s\n",
+			"ringfs: mount: cannot go to the background: %s\n",
 			strerror(-rc));
 		free(n);
 		return EX_OSERR;

@@ -133,9 +133,9 @@ static unsigned put_missing(const struct ring *r, char out[RING_ERRMSG_SIZE])
 
 static void put_name_taken(const struct ring *r, char out[RING_ERRMSG_SIZE])
 {
-	put(out, "another node that is up has the name ");
+	put(out, "a node that is up, or not yet declared down, has the name ");
 	put(out, r->name);
-	put(out, "; choose another with --name");
+	put(out, "; wait, or choose another with --name");
 }
 
 static void why_isolated(const struct ring *r, char out[RING_ERRMSG_SIZE])

@@ -500,7 +500,7 @@ is_ok() { # ID
 	sees a "b~${old:0:8}" dead
 	# ... and when its owner comes back, the name is another's.
 	refuses 78 old --name b --join "$(address a)"
-	says "another node that is up has the name b"
+	says "has the name b; wait, or choose another"
 	wait_for 10 sees a b alive
 	is a b id "$id"
 	start_node old --name d
