@@ -213,6 +213,8 @@ void group_net_tick(struct group *g);
 /* We do not lead any more: forget what was in flight, stop what was copied. */
 void group_net_deposed(struct group *g);
 void group_net_finish(struct group *g);
+const struct raft_server *group_net_server(const struct group *g,
+					   uint64_t server);
 struct peer *group_net_peer(const struct group *g, uint64_t server);
 /* The term of an entry, as the library knows it; 0: it does not. */
 uint64_t group_net_term(const struct raft *r, uint64_t index);

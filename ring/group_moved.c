@@ -26,20 +26,9 @@
 #define REFUTED_MS 2000
 #define GRANT_MS   2000 /* a yes is good for so long */
 
-static const struct raft_server *find_server(const struct group *g,
-					     uint64_t server)
-{
-	const struct raft_configuration *c = &g->raft.configuration;
-
-	for (unsigned i = 0; i < c->n; i++)
-		if (c->servers[i].id == server)
-			return &c->servers[i];
-	return NULL;
-}
-
 static bool votes(const struct group *g, uint64_t server)
 {
-	const struct raft_server *s = find_server(g, server);
+	const struct raft_server *s = group_net_server(g, server);
 
 	return s != NULL && s->role == RAFT_VOTER;
 }

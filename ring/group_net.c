@@ -84,8 +84,8 @@ bool group_node(const char *address, struct ring_id *out)
 	return address[32] == '\0';
 }
 
-static const struct raft_server *find_server(const struct group *g,
-					     uint64_t server)
+const struct raft_server *group_net_server(const struct group *g,
+					   uint64_t server)
 {
 	const struct raft_configuration *c = &g->raft.configuration;
 
@@ -426,7 +426,7 @@ int group_net_send(struct raft_io *io, struct raft_io_send *req,
 static bool is_addressed(const struct group *g, const struct wire_message *m,
 			 const struct ring_id *from)
 {
-	const struct raft_server *s = find_server(g, m->from);
+	const struct raft_server *s = group_net_server(g, m->from);
 	char address[33];
 
 	group_address(from, address);
@@ -661,7 +661,7 @@ static bool must_wait(struct group *g, const struct peer *p)
 {
 	raft_index match = 0;
 
-	return find_server(g, p->server) != NULL && !is_silent(g, p) &&
+	return group_net_server(g, p->server) != NULL && !is_silent(g, p) &&
 	       raft_match_index(&g->raft, p->server, &match) == 0 &&
 	       match < raft_commit_index(&g->raft);
 }
@@ -722,7 +722,7 @@ void group_net_deposed(struct group *g)
 
 static bool is_forgotten(const struct group *g, const struct peer *p)
 {
-	return find_server(g, p->server) == NULL &&
+	return group_net_server(g, p->server) == NULL &&
 	       (p->heard_ms == NEVER || g->now_ms - p->heard_ms > FORGET_MS);
 }
 

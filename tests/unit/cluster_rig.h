@@ -653,4 +653,18 @@ static inline int who_shows(const char *name, enum ring_view view)
 	return -1;
 }
 
+/* All tests, or the one of that number in $ONLY; $VERBOSE shows the logs. */
+static inline void run_tests(uint64_t seed, void (*const tests[])(void),
+			     size_t n)
+{
+	const char *only = getenv("ONLY");
+
+	net_seed = seed;
+	quiet_log = getenv("VERBOSE") == NULL;
+	for (size_t i = 0; i < n; i++)
+		if (only == NULL || (size_t)atoi(only) == i)
+			tests[i]();
+	printf("# %lu instants checked\n", n_checks);
+}
+
 #endif

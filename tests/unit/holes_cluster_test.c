@@ -312,14 +312,8 @@ static void all(uint64_t seed)
 {
 	static void (*const tests[])(void) = {hole_4,  hole_7,	hole_8,
 					      hole_19, hole_29, hole_30};
-	const char *only = getenv("ONLY");
 
-	net_seed = seed;
-	quiet_log = getenv("VERBOSE") == NULL;
-	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
-		if (only == NULL || (size_t)atoi(only) == i)
-			tests[i]();
-	printf("# %lu instants checked\n", n_checks);
+	run_tests(seed, tests, sizeof(tests) / sizeof(*tests));
 }
 
 int main(int argc, char **argv)

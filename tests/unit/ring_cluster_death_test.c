@@ -476,14 +476,8 @@ static void all(uint64_t seed)
 		test_cut_follower, test_cut_leader,    test_blink,
 		test_two,	   test_stop,	       test_proof,
 		test_no_majority,  test_reload,	       test_doubt};
-	const char *only = getenv("ONLY");
 
-	net_seed = seed;
-	quiet_log = getenv("VERBOSE") == NULL;
-	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
-		if (only == NULL || (size_t)atoi(only) == i)
-			tests[i]();
-	printf("# %lu instants checked\n", n_checks);
+	run_tests(seed, tests, sizeof(tests) / sizeof(*tests));
 }
 
 int main(int argc, char **argv)

@@ -316,14 +316,8 @@ static void all(uint64_t seed)
 		test_held,	  test_orphan,	    test_many,
 		test_stopped,	  test_unreachable, test_dies,
 		test_leader_dies, test_cut,	    test_bad_net};
-	const char *only = getenv("ONLY");
 
-	net_seed = seed;
-	quiet_log = getenv("VERBOSE") == NULL;
-	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
-		if (only == NULL || (size_t)atoi(only) == i)
-			tests[i]();
-	printf("# %lu instants checked\n", n_checks);
+	run_tests(seed, tests, sizeof(tests) / sizeof(*tests));
 }
 
 int main(int argc, char **argv)

@@ -39,8 +39,7 @@ static void test_given_up(void)
 	check_int(a.rc, 0);
 	check_int(b.rc, -EINTR);
 	ok("holes 4: who gives up before it was sent shows nothing that "
-	   "another "
-	   "hides");
+	   "another hides");
 	end_cluster();
 }
 
@@ -67,10 +66,9 @@ static void test_too_late(void)
 
 static void all(uint64_t seed)
 {
-	net_seed = seed;
-	quiet_log = getenv("VERBOSE") == NULL;
-	test_given_up();
-	test_too_late();
+	static void (*const tests[])(void) = {test_given_up, test_too_late};
+
+	run_tests(seed, tests, sizeof(tests) / sizeof(*tests));
 }
 
 int main(int argc, char **argv)

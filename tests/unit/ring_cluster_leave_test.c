@@ -335,14 +335,8 @@ static void all(uint64_t seed)
 	static void (*const tests[])(void) = {
 		test_follower, test_all,  test_all_but_one,  test_last_forced,
 		test_two,      test_stay, test_farewell_lost};
-	const char *only = getenv("ONLY");
 
-	net_seed = seed;
-	quiet_log = getenv("VERBOSE") == NULL;
-	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
-		if (only == NULL || (size_t)atoi(only) == i)
-			tests[i]();
-	printf("# %lu instants checked\n", n_checks);
+	run_tests(seed, tests, sizeof(tests) / sizeof(*tests));
 }
 
 int main(int argc, char **argv)

@@ -144,13 +144,10 @@ static void test_drain(void)
 
 static void all(uint64_t seed)
 {
-	net_seed = seed;
-	quiet_log = getenv("VERBOSE") == NULL;
-	test_never();
-	test_handover();
-	test_isolated();
-	test_drain();
-	printf("# %lu instants checked\n", n_checks);
+	static void (*const tests[])(void) = {test_never, test_handover,
+					      test_isolated, test_drain};
+
+	run_tests(seed, tests, sizeof(tests) / sizeof(*tests));
 }
 
 int main(int argc, char **argv)

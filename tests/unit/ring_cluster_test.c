@@ -343,14 +343,8 @@ static void all(uint64_t seed)
 		test_join,	 test_calm,	test_refused,
 		test_copy,	 test_claim,	test_bad_net,
 		test_lost_items, test_lost_log, test_forgotten};
-	const char *only = getenv("ONLY");
 
-	net_seed = seed;
-	quiet_log = getenv("VERBOSE") == NULL;
-	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
-		if (only == NULL || (size_t)atoi(only) == i)
-			tests[i]();
-	printf("# %lu instants checked\n", n_checks);
+	run_tests(seed, tests, sizeof(tests) / sizeof(*tests));
 }
 
 int main(int argc, char **argv)

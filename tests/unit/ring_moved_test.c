@@ -200,13 +200,8 @@ static void all(uint64_t seed)
 	static void (*const tests[])(void) = {
 		test_one_of_three, test_the_only_one, test_one_of_two,
 		test_two_moved,	   test_three_moved,  test_old_majority};
-	const char *only = getenv("ONLY");
 
-	net_seed = seed;
-	quiet_log = getenv("VERBOSE") == NULL;
-	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
-		if (only == NULL || (size_t)atoi(only) == i)
-			tests[i]();
+	run_tests(seed, tests, sizeof(tests) / sizeof(*tests));
 }
 
 int main(int argc, char **argv)
