@@ -541,6 +541,7 @@ static void test_unheard(void)
 	rig_wait_equal(2000);
 	check_int(rig.node[f].m.slot[1], 1);
 	ok("one has the longer log, the other the higher term: he is elected");
+	rig_end();
 }
 
 static void test_votes(void)
