@@ -76,8 +76,10 @@ static bool on_apply(void *user, struct sb_record *r, bool is_fresh)
 		return false;
 	uint64_t hash = hash_key(m, view.key, view.key_len);
 	struct sb_record *old = find(m, view.key, view.key_len);
-	if (old != NULL && stamp_compare(r, old) < 0)
+	if (old != NULL && stamp_compare(r, old) < 0) {
+		sb_outlives(m->sb, old);
 		return false;
+	}
 	if (old == NULL)
 		index_put(&m->keys, hash, r);
 	else

@@ -264,8 +264,15 @@ static void free_record(struct sb *s, struct sb_record *r)
 
 void sb_drop(struct sb *s, struct sb_record *r)
 {
+	if (s->judged != NULL && (r->source == s->own || r->is_heir))
+		s->judged->is_heir = true;
 	s->class->drop(s->user, r);
 	free_record(s, r);
+}
+
+void sb_outlives(const struct sb *s, struct sb_record *r)
+{
+	r->is_proven |= s->walk == SB_RESET;
 }
 
 static struct sb_record *make_record(struct sb_source *src,
@@ -289,10 +296,12 @@ struct sb_record *sb_add(struct sb *s, struct sb_source *src,
 	struct sb_record *r = make_record(src, item);
 
 	link_record(s, r, next);
+	s->judged = r;
 	bool is_collected = r->is_tomb && r->version <= src->gc;
 	bool keep = !is_collected &&
 		    s->class->apply(s->user, r,
 				    !s->is_loading && r->version > src->heard);
+	s->judged = NULL;
 	next = r->next; /* only now: apply may have dropped some */
 	if (!keep)
 		free_record(s, r);

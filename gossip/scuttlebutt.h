@@ -32,7 +32,10 @@
  * nothing, and makes nobody stale: what he has walked he may have refused for what
  * he drops later. So what is dead does not come back through him (S1). If what he
  * dropped had replaced something of his present life, which others still have, he
- * begins a new one, and gets the former back as anybody's.
+ * begins a new one, and gets the former back as anybody's. If nobody has it, and
+ * others still have what that had replaced in its turn, then theirs would stand
+ * again, though dead: so he keeps what he would have dropped, as his own. It is
+ * not dead: who ever had it would not have the older one (sb_outlives()).
  *
  * Versions only say what to send first. Whether two agree is said by two hashes,
  * of the versions and of the contents, order-free (D7). While they are equal, a
@@ -119,6 +122,8 @@ struct sb_record {
 	uint32_t at; /* for the class */
 	uint32_t len;
 	bool is_tomb;
+	bool is_heir;	/* it replaced what our present life wrote */
+	bool is_proven; /* in a reset: a peer still has what is older */
 	uint8_t body[]; /* the class's */
 };
 
@@ -224,6 +229,9 @@ int sb_write(struct sb *s, const void *body, size_t len, bool is_tomb);
 uint64_t sb_wait_us(struct sb *s, uint64_t now_us);
 /* For a class's functions, and for what it knows to be dead otherwise. */
 void sb_drop(struct sb *s, struct sb_record *r);
+/* For a class's apply: what it is about to refuse is older than r, that stands
+ * in its place. A peer that had ever had r would not tell of it. */
+void sb_outlives(const struct sb *s, struct sb_record *r);
 
 /* ---- Asking ---- */
 

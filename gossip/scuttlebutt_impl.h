@@ -41,8 +41,9 @@ struct sb {
 	uint64_t seed; /* of the index */
 	uint32_t n_records, n_tombs;
 	uint64_t n_bytes;
-	uint64_t content; /* kept up to date with each record */
-	uint64_t vector;  /* of all sources, if it is known */
+	struct sb_record *judged; /* by apply, at this moment */
+	uint64_t content;	  /* kept up to date with each record */
+	uint64_t vector;	  /* of all sources, if it is known */
 	bool vector_is_known;
 	uint32_t mark; /* counts digests, for sb_source.mark */
 
@@ -104,7 +105,7 @@ static inline uint64_t sb_wanted(const struct sb *s,
 /* We have heard that it was collected up to gc, and have not come so far. */
 static inline bool sb_is_unmet(const struct sb *s, const struct sb_source *src)
 {
-	return src->gc > sb_wanted(s, src);
+	return src->gc > (s->walk == SB_RESET ? sb_wanted(s, src) : src->max);
 }
 
 struct sb_source *sb_find(const struct sb *s, const struct gossip_id *id,

@@ -7,8 +7,10 @@
  * records of our own: those that the section has too are kept; those that it has
  * not are kept by SB_REPAIR, and dropped by SB_RESET. */
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "gossip/mem.h"
 #include "gossip/scuttlebutt_impl.h"
 
 /* A total order of two records of one version, of which one must be a lie:
@@ -41,6 +43,34 @@ static struct sb_record *pass_to(struct sb *s, struct sb_record *at,
 		at = next;
 	}
 	return at;
+}
+
+/* As our own, at the end of it: of its source we can vouch for nothing. */
+static void make_own(struct sb *s, struct sb_record *r)
+{
+	uint8_t *body = xmalloc(r->len);
+	size_t len = r->len;
+	bool is_tomb = r->is_tomb;
+
+	memcpy(body, r->body, len);
+	sb_drop(s, r);
+	sb_write(s, body, len, is_tomb); /* if there is no room, it is lost */
+	free(body);
+}
+
+/* In a reset: what no peer has heard of. */
+static void drop_after(struct sb *s, struct sb_source *src, uint64_t version)
+{
+	struct sb_record *r = sb_first_after(src, version);
+
+	for (struct sb_record *next; r != NULL; r = next) {
+		next = r->next;
+		if (r->is_heir && r->is_proven)
+			make_own(s, r);
+		else
+			sb_drop(s, r);
+		s->has_dropped = s->is_torn = true;
+	}
 }
 
 static struct sb_record *take_item(struct sb *s, struct sb_source *src,
@@ -142,10 +172,14 @@ void sb_walk_begin(struct sb *s, enum sb_walk walk)
 
 	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;) {
 		src->cursor = 0;
+		src->is_retired = false; /* or its gc, untold, makes us stale */
 		if (s->walk != SB_RESET)
 			src->gc_before = src->gc;
+		for (struct sb_record *r = src->first; r != NULL; r = r->next)
+			r->is_proven = false;
 	}
 	s->walk = walk;
+	s->vector_is_known = false;
 	s->has_dropped = false;
 	s->epoch++;
 	s->has_snap = false;
@@ -181,7 +215,7 @@ void sb_give_up_waiting(struct sb *s)
 	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;) {
 		if (s->walk == SB_RESET) {
 			src->gc = src->gc_before;
-			pass_to(s, sb_first_after(src, src->max), UINT64_MAX);
+			drop_after(s, src, src->max);
 		}
 		if (src->gc > src->max)
 			src->gc = src->max;
@@ -202,8 +236,7 @@ static bool is_to_be_repeated(struct sb *s)
 
 	for (struct sb_source *src; (src = sb_each(s, &at)) != NULL;)
 		if (s->walk == SB_RESET && src != s->own)
-			pass_to(s, sb_first_after(src, src->cursor),
-				UINT64_MAX);
+			drop_after(s, src, src->cursor);
 	return s->walk == SB_RESET && s->has_dropped;
 }
 

@@ -354,7 +354,6 @@ static void reset(struct sb *s)
 		uint64_t gc = theirs_gc(s, src);
 		uint64_t most = src == s->own ? src->max : theirs(s, src);
 		src->gc = 0;
-		src->is_retired = false;
 		sb_set_gc(s, src, gc <= most ? gc : 0);
 	}
 	sb_changed(s);
@@ -435,7 +434,12 @@ static void on_digest(struct sb *s, const struct gossip_id *from,
 	is.is_stale = is.is_stale && !(h->flags & SB_RESETS);
 	learn_gc(s, from, &is);
 	if (are_they_stale(s)) {
-		if (!(h->flags & SB_ANSWER)) /* else they know, and are full */
+		/* By the digest of a walk they would not see it, so a repair
+		 * has to wait. An answer: else they know, and are full. */
+		bool is_known = s->walk != SB_REPAIR && h->flags & SB_ANSWER;
+		if (s->walk == SB_REPAIR)
+			sb_walk_end(s);
+		if (!is_known)
 			ask(s, from, 0);
 		return;
 	}

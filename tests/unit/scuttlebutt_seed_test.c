@@ -6,6 +6,7 @@
 
 #include <errno.h>
 
+#include "gossip/scuttlebutt_impl.h"
 #include "gossip/scuttlebutt_wire.h"
 #include "scuttlebutt_rig.h"
 
@@ -264,6 +265,116 @@ static void test_two_sides(void)
 	   "so");
 }
 
+static void forget_down(struct rig *r)
+{
+	for (unsigned i = 0; i < r->n; i++)
+		if (!r->node[i].is_up)
+			rig_forget(r, i);
+}
+
+/* 2 was forgotten, and changes a value that 1 still has; 0, that is new, changes
+ * it once more, tells it to 2 alone, or also to 1. */
+static void start_heir(struct rig *r, uint64_t seed, bool is_told)
+{
+	rig_init(r, seed, 4);
+	rig_start(r, 1);
+	rig_start(r, 2);
+	set(r, 1, "k", "old");
+	set(r, 1, "gone", "v");
+	check_settles(r, 5000);
+	rig_save(&r->node[2]);
+	rig_kill(r, 2);
+	forget_down(r);
+	del(r, 1, "gone"); /* by which 2 is stale */
+	rig_run(r, 5000);
+	check_int(stats(r, 1, 0).n_collected, 1);
+	r->node[1].side = !is_told;
+	rig_start(r, 2);
+	rig_start(r, 0);
+	set(r, 2, "k", "of 2");
+	rig_run(r, 5000);
+	check_value(r, 0, "k", "of 2");
+	check_value(r, 1, "k", is_told ? "of 2" : "old");
+}
+
+/* Nobody has heard of what 0 wrote. To drop it, as it has replaced what the
+ * present life of 2 wrote, would let the dead value of 1 stand again. */
+static void test_heir(bool is_deleted)
+{
+	struct rig r;
+	const char *want = is_deleted ? "" : "of 0";
+
+	start_heir(&r, 40 + is_deleted, false);
+	check_int(is_deleted ? del(&r, 0, "k") : set(&r, 0, "k", want), 0);
+	rig_run(&r, 5000);
+	check_value(&r, 2, "k", want);
+	rig_kill(&r, 0);
+	forget_down(&r);
+	r.node[1].side = 0;
+	check_settles(&r, 60000);
+	check_int(stats(&r, 2, 0).n_resets, 1);
+	check_int(stats(&r, 2, 0).n_yielded + stats(&r, 2, 0).n_given_up, 0);
+	check_value(&r, 1, "k", want);
+	check_value(&r, 2, "k", want);
+	rig_finish(&r);
+	ok("S1: a %s that only one who resets knows of is kept, where what it "
+	   "replaced would let the dead return",
+	   is_deleted ? "deletion" : "value");
+}
+
+/* 1 has seen it and deleted it; 3, who helps 2, has never heard of 0. */
+static void test_dead_heir(void)
+{
+	struct rig r;
+
+	start_heir(&r, 42, true);
+	set(&r, 0, "k", "of 0");
+	rig_run(&r, 5000);
+	check_value(&r, 1, "k", "of 0");
+	check_value(&r, 2, "k", "of 0");
+	r.node[2].side = 1;
+	rig_forget(&r, 2);
+	del(&r, 1, "k");
+	rig_run(&r, 5000);
+	check_int(stats(&r, 1, 0).n_tombs, 0);
+	rig_kill(&r, 0);
+	rig_start(&r, 3);
+	rig_forget(&r, 2);
+	rig_run(&r, 5000);
+	rig_kill(&r, 1);
+	forget_down(&r);
+	r.node[2].side = 0;
+	check_settles(&r, 60000);
+	check(stats(&r, 2, 0).n_resets > 0, "never stale");
+	check_value(&r, 2, "k", "");
+	check_value(&r, 3, "k", "");
+	rig_finish(&r);
+	ok("S1: not so if it may be dead");
+}
+
+/* Who repairs has met all that was collected, and must say so: or he would
+ * tell one who is stale what he lacks, and have the dead back from him. */
+static void test_stale_to_repair(void)
+{
+	struct rig r;
+
+	start_heir(&r, 43, false);
+	rig_kill(&r, 0);
+	rig_save(&r.node[1]);
+	rig_kill(&r, 1);
+	forget_down(&r);
+	rig_start(&r, 1); /* what was deleted, a former life did */
+	sb_walk_begin(r.node[1].sb[0], SB_REPAIR);
+	r.node[1].side = 0;
+	check_settles(&r, 10000);
+	check_int(stats(&r, 2, 0).n_resets, 1);
+	check_value(&r, 1, "gone", "");
+	check_value(&r, 2, "gone", "");
+	check_value(&r, 1, "k", "of 2");
+	rig_finish(&r);
+	ok("S1: one who repairs finds the stale");
+}
+
 /* A life of node i in which something is deleted, and that is collected. */
 static void live_and_delete(struct rig *r, unsigned i)
 {
@@ -402,6 +513,10 @@ int main(void)
 	test_dispose();
 	test_chain();
 	test_two_sides();
+	test_heir(false);
+	test_heir(true);
+	test_dead_heir();
+	test_stale_to_repair();
 	test_many_lives();
 	test_late_retired();
 	test_no_room();
