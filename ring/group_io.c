@@ -120,8 +120,11 @@ static int io_append(struct raft_io *io, struct raft_io_append *req,
 			.type = (uint8_t)entries[i].type,
 			.data = entries[i].buf.base, /* held until cb */
 			.len = entries[i].buf.len};
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
+		if (entries[i].type == RAFT_BARRIER) /* never filled */
+			memset(entries[i].buf.base, 0, entries[i].buf.len);
 		g->bytes_appended += entries[i].buf.len;
+	}
 	*g->appends_tail = a;
 	g->appends_tail = &a->next;
 	g->n_entries += n;

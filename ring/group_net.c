@@ -398,6 +398,18 @@ static void send_snapshot(struct group *g, struct peer *p,
 	group_copy_start(g, p);
 }
 
+/* In a refusal for the term the library leaves its last index unset. */
+static void send_result(struct group *g, const struct peer *p,
+			const struct raft_message *m)
+{
+	struct raft_message result = *m;
+
+	if (result.append_entries_result.rejected > 0)
+		result.append_entries_result.last_log_index =
+			raft_last_index(&g->raft);
+	send_message(g, p, false, &result);
+}
+
 int group_net_send(struct raft_io *io, struct raft_io_send *req,
 		   const struct raft_message *m, raft_io_send_cb cb)
 {
@@ -414,6 +426,8 @@ int group_net_send(struct raft_io *io, struct raft_io_send *req,
 		send_entries(g, p, m);
 	else if (m->type == RAFT_INSTALL_SNAPSHOT)
 		send_snapshot(g, p, m);
+	else if (m->type == RAFT_APPEND_ENTRIES_RESULT)
+		send_result(g, p, m);
 	else
 		send_message(g, p, false, m);
 	cb(req, 0); /* rule 14: always */
