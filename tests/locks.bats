@@ -30,7 +30,7 @@ hold() { # NAME FLOCK-ARG...
 
 let_go() { # NAME
 	echo >"$BATS_TEST_TMPDIR/$1.held"
-	rm "$BATS_TEST_TMPDIR/$1.held"
+	rm "$BATS_TEST_TMPDIR/$1".held{,.taken}
 }
 
 in_flock() { # PID: its flock(1) has called, and waits
