@@ -22,7 +22,8 @@ static void check_item(const struct batch_item *item)
 	bool is_admin = item->verb == BATCH_ADMIN;
 
 	must(item->verb <= BATCH_ADMIN && is_admin == (item->admin != NULL));
-	must(item->verb <= BATCH_FINISH || is_admin || item->token > 0);
+	must(item->verb <= BATCH_FINISH || item->verb == BATCH_FORCE ||
+	     is_admin || item->token > 0);
 	must(batch_n_ops(item) <= (is_admin ? 0 : 2));
 	must(item->name[item->len] == '\0');
 	if (item->rc != 0 || is_admin)
