@@ -24,6 +24,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -71,6 +72,7 @@ struct herald {
 	uv_process_t process;
 	uv_poll_t poll;
 	int fd;		     /* our end of the socket, or -1 */
+	int lock_fd;	     /* config's, or -1 */
 	unsigned n_child;    /* of process and poll, not yet closed */
 	bool wants_write;    /* poll waits for room, too */
 	unsigned n_silent;   /* ticks since the child has spoken */
@@ -461,6 +463,9 @@ static int spawn(struct herald *h, int theirs)
 		[HERALD_FD_DAEMON] = {.flags = self < 0 ? UV_IGNORE
 							: UV_INHERIT_FD,
 				      .data.fd = self},
+		[HERALD_FD_LOCK] = {.flags = h->lock_fd < 0 ? UV_IGNORE
+							    : UV_INHERIT_FD,
+				    .data.fd = h->lock_fd},
 	};
 	uv_process_options_t options = {
 		.exit_cb = on_exit_cb,
@@ -526,6 +531,7 @@ int herald_create(const struct herald_config *config, struct herald **out)
 			h->dirs[i] = xstrdup(config->dirs[i]);
 	herald_queue_init(&h->queue, config->best_effort);
 	h->fd = -1;
+	h->lock_fd = fcntl(config->lock_fd, F_DUPFD_CLOEXEC, 0);
 	h->backoff_ms = BACKOFF_MIN_MS;
 	h->process.data = h;
 	h->poll.data = h;
@@ -629,6 +635,8 @@ static void on_closed(uv_handle_t *handle)
 	for (size_t i = 0; i < HERALD_DIRS; i++)
 		free(h->dirs[i]);
 	free(h->mountpoint);
+	if (h->lock_fd >= 0)
+		close(h->lock_fd);
 	free(h);
 	cb(data);
 }

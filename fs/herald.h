@@ -62,6 +62,9 @@ struct herald_config {
 	const char *dirs[HERALD_DIRS]; /* names; NULL where there is none */
 	size_t best_effort; /* bit set of dirs whose records are dropped
 				  * (and counted) when over 65,536 wait */
+	/* The directory below the mount, or -1. Who mounts there, or detaches
+	 * what is mounted, holds its flock (holes.md 13). Copied. */
+	int lock_fd;
 };
 
 /* Start the child. Before the mount. A child that cannot be started is no

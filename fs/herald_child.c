@@ -34,6 +34,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -462,6 +463,19 @@ static bool detach(void)
 	return dead;
 }
 
+/* A new daemon that is mounting there has the lock: then the dead mount is its
+ * own affair, and what it has mounted by now is none of ours (holes.md 13). */
+static bool detach_alone(void)
+{
+	if (flock(HERALD_FD_LOCK, LOCK_EX | LOCK_NB) != 0 &&
+	    errno == EWOULDBLOCK)
+		return true;
+	bool is_detached = detach();
+
+	flock(HERALD_FD_LOCK, LOCK_UN);
+	return is_detached;
+}
+
 /* ---- The obituary ---- */
 
 /* For both families, or for IPv4 alone where the kernel has no IPv6. */
@@ -538,16 +552,17 @@ int herald_main(int argc, char **argv)
 		fputs("ringfs herald: started by ringfs mount only\n", stderr);
 		return 64;
 	}
-	syscall(SYS_close_range, HERALD_FD_DAEMON + 1, ~0U, 0);
+	syscall(SYS_close_range, HERALD_FD_LOCK + 1, ~0U, 0);
 	fcntl(HERALD_FD_SOCKET, F_SETFD, FD_CLOEXEC);
 	fcntl(HERALD_FD_DAEMON, F_SETFD, FD_CLOEXEC);
+	fcntl(HERALD_FD_LOCK, F_SETFD, FD_CLOEXEC);
 	/* The daemon's end is its end, and nobody else's word: a service
 	 * manager sends these to all of its processes. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	read_packets();
-	if (daemon_is_gone() && detach())
+	if (daemon_is_gone() && detach_alone())
 		send_obituary();
 	/* Not exit(): workers may hang in the mount, and still use all this. */
 	_exit(EXIT_SUCCESS);

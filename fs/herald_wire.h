@@ -50,6 +50,7 @@ enum herald_packet_type {
 /* The child's descriptors. */
 #define HERALD_FD_SOCKET 3
 #define HERALD_FD_DAEMON 4 /* the daemon's pidfd */
+#define HERALD_FD_LOCK	 5 /* herald_config.lock_fd */
 
 struct herald_packet {
 	size_t len;

@@ -17,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -34,6 +35,7 @@ enum {
 
 /* A daemon that answers nobody for this long hangs. */
 #define ALIVE_MS      2000
+#define LOCK_TRIES    200 /* of 10 ms */
 #define ALIVE_STEP_MS 5
 
 struct mount {
@@ -339,12 +341,20 @@ static char *resolve(const char *dir)
 	return full;
 }
 
-/* Against another one that has looked, too, and has not mounted yet. */
+/* Against another one that has looked, too, and has not mounted yet; and the
+ * herald of a former one, which is done in a moment (holes.md 13). */
 static int lock(const char *dir, int *fd, char errmsg[RING_ERRMSG_SIZE])
 {
+	const struct timespec pause = {.tv_nsec = 10000000};
+
 	*fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (*fd < 0 || flock(*fd, LOCK_EX | LOCK_NB) == 0)
+	if (*fd < 0)
 		return 0; /* what is wrong with dir, check_directory says */
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (flock(*fd, LOCK_EX | LOCK_NB) == 0)
+			return 0;
+		nanosleep(&pause, NULL);
+	}
 	close(*fd);
 	*fd = -1;
 	return refuse(EXIT_CONFIG, errmsg,

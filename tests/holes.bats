@@ -82,6 +82,25 @@ hangs() { # COMMAND...
 	mv "$(mnt a)/recover/k" "$(mnt a)/owned/"
 }
 
+@test "holes 13: the place is locked by who mounts there, or detaches" {
+	mkdir -p "$(mnt a)"
+	exec 7<"$(mnt a)" # what is below the mount
+	start_node a 7<&-
+	old=$(herald_of a)
+	flock -n 7 # as one who is mounting there
+	kill_node a
+	wait_for 15 gone "$old"
+	is_mounted "$(mnt a)" # it has left that to him
+	{ sleep 1 && flock -u 7; } 3>&- &
+	unlock=$!
+	begin=${EPOCHREALTIME/./}
+	start_node a 7<&-
+	((${EPOCHREALTIME/./} - begin > 500000)) || fail "it did not wait"
+	wait $unlock
+	exec 7<&-
+	touch "$(mnt a)/keys/k"
+}
+
 @test "holes 13: the state's lock is not handed on" {
 	start_node a
 	run ! bash -c 'ls -l /proc/$1/fd | grep "$2/state"' - "$(herald_of a)" \

@@ -78,6 +78,7 @@ static int start_herald(int pidfd, pid_t *pid)
 
 	dup2(end, HERALD_FD_SOCKET);
 	close(HERALD_FD_DAEMON);
+	close(HERALD_FD_LOCK);
 	if (proof >= 0)
 		dup2(proof, HERALD_FD_DAEMON);
 	_exit(herald_main(1, args));

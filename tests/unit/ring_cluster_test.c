@@ -93,7 +93,7 @@ static void test_refused(void)
 	strcpy(hosts[2].name, "n1"); /* it may be free soon: asked for on */
 	start_host(2);
 	wait_until(5, status_of(2).error == -EEXIST, "name");
-	check(strstr(status_of(2).reason, "has the name n1; choose") != NULL,
+	check(strstr(status_of(2).reason, "has the name n1; wait") != NULL,
 	      "%s", status_of(2).reason);
 	check_int(status_of(2).health, RING_JOINING);
 	kill_host(2);
