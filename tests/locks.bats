@@ -25,12 +25,15 @@ hold() { # NAME FLOCK-ARG...
 	mkfifo "$held"
 	shift
 	spawn flock "$@" sh -c 'echo >"$0.taken"; read -r _ <"$0"' "$held"
+	echo $! >"$held.pid"
 	wait_for 10 test -e "$held.taken"
 }
 
-let_go() { # NAME
-	echo >"$BATS_TEST_TMPDIR/$1.held"
-	rm "$BATS_TEST_TMPDIR/$1".held{,.taken}
+let_go() { # NAME: it has, when this returns
+	local held=$BATS_TEST_TMPDIR/$1.held
+	echo >"$held"
+	wait "$(<"$held.pid")" || true
+	rm "$held"{,.taken,.pid}
 }
 
 in_flock() { # PID: its flock(1) has called, and waits
