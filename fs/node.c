@@ -484,9 +484,8 @@ static void on_join_timeout(uv_timer_t *handle)
 		char *joins = xlist(n->options->joins, n->options->n_joins);
 
 		fail(n, -ETIMEDOUT,
-		     "no member of a cluster answered at %s within %d s; is "
-		     "another node running there, and is its port open for UDP "
-		     "and TCP?",
+		     "no member of a cluster answered at %s within %d s; does "
+		     "a node run there, is its port open for UDP and TCP?",
 		     joins, JOIN_MS / 1000);
 		free(joins);
 		return;
@@ -494,6 +493,9 @@ static void on_join_timeout(uv_timer_t *handle)
 	if (n->serving || (n->tree != NULL && !n->is_mounted))
 		return;
 	ring_status(n->ring, &status);
+	if (status.is_receiving &&
+	    uv_timer_start(handle, on_join_timeout, JOIN_MS, 0) == 0)
+		return;
 	if (status.error == -EEXIST && /* else it is declared down some time */
 	    !cluster_has_name(n->cluster, n->options->name, &n->state.node))
 		status.error = 0;
@@ -743,8 +745,7 @@ static int run(struct node *n, char *errmsg)
 		stop(n);
 		uv_run(&n->loop, UV_RUN_DEFAULT);
 	}
-	if (n->ring != NULL)
-		ring_close(n->ring);
+	ring_close(n->ring);
 	if (n->tree != NULL)
 		tree_destroy(n->tree);
 	if (!n->stuck)

@@ -123,6 +123,8 @@ static void refresh(struct ring *r)
 
 	group_status(r->group, s);
 	read_servers(r);
+	if (s->is_receiving)
+		r->receiving_ms = r->now_ms;
 	if (s->has_leader && s->in_contact)
 		r->leaderless_ms = UINT64_MAX;
 	else if (r->leaderless_ms == UINT64_MAX)

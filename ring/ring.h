@@ -268,6 +268,7 @@ struct ring_status {
 	bool is_moved;	     /* config.is_moved, and it is not clear yet */
 	bool is_refuted;     /* others go on without this log: close the ring,
 			  * ring_remove_log(), and open it again to join */
+	bool is_receiving;   /* it is sent the keys, or was 10 s ago */
 	bool has_quorum;     /* the leader is heard, or hears a majority */
 	uint64_t term;
 	uint64_t index; /* of the last entry applied */

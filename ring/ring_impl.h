@@ -152,7 +152,8 @@ struct ring {
 
 	/* The log, as after the last call into the group. */
 	uint64_t base_ms, leader_since_ms; /* machine time (holes.md 23) */
-	uint64_t leaderless_ms;		   /* since when; UINT64_MAX: not */
+	uint64_t receiving_ms;	/* a store was on its way then; 0: never */
+	uint64_t leaderless_ms; /* since when; UINT64_MAX: not */
 	struct group_status group_status;
 	struct group_server *servers;
 	size_t n_servers, cap_servers;

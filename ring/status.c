@@ -10,6 +10,7 @@
  * callers wait that long for a leader before they are told that there is none;
  * but not when a majority is known to be dead. */
 #define LEADERLESS_MS 1500
+#define RECEIVED_MS   10000
 #define UNHEARD_MS    1000 /* a server is not in reach */
 
 /* Are so many voters dead that no election can be won? Not for a suspicion: on
@@ -286,6 +287,8 @@ void ring_status(const struct ring *r, struct ring_status *out)
 		.is_unconfirmed = r->leave.is_unconfirmed,
 		.is_moved = s->is_moved,
 		.is_refuted = s->is_refuted,
+		.is_receiving = r->receiving_ms != 0 &&
+				r->now_ms - r->receiving_ms < RECEIVED_MS,
 		.has_quorum = s->has_leader && s->in_contact,
 		.term = s->term,
 		.index = now.applied,
